@@ -1,0 +1,7 @@
+"""Train dense retrievers with hard negatives (STAR, ADORE) for Pyserini."""
+
+__version__ = "0.1.0"
+
+
+class DenseHNError(Exception):
+    """Something the user can mend: names the file, the line or id, and the fix."""

@@ -1,0 +1,136 @@
+"""BM25 by Pyserini's Lucene.
+
+python -m dense_hn.bm25 index --corpus corpus.jsonl --output indexes/bm25
+python -m dense_hn.bm25 search --index indexes/bm25 --topics topics.tsv --output run
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dense_hn import DenseHNError, cli, pyserini, trec
+from dense_hn.collections.jsonl import read_corpus, write_corpus
+from dense_hn.files import require, whole_folder
+
+log = logging.getLogger("dense_hn")
+
+K1, B = 0.9, 0.4
+BATCH = 256
+
+
+def index(corpus: Mapping[str, str], folder: str | Path) -> None:
+    """Index a corpus (docid → contents) with Anserini's defaults, as Pyserini does.
+
+    Raises:
+        DenseHNError: no JDK; the indexer failed, or indexed another number of documents
+            than the corpus has (it ends with status 0 all the same).
+    """
+    pyserini.java_home()
+    with whole_folder(folder) as partial:
+        source = partial / "corpus"
+        write_corpus(source / "corpus.jsonl", corpus)
+        command = [sys.executable, "-m", "dense_hn.pyserini", "index.lucene"]
+        command += ["--collection", "JsonCollection", "--input", str(source)]
+        command += ["--generator", "DefaultLuceneDocumentGenerator"]
+        command += ["--index", str(partial), "--threads", str(os.cpu_count())]
+        command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
+        with tqdm(total=len(corpus), desc="Indexing for BM25", unit="doc") as progress:
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True
+            )
+            progress.update(len(corpus))
+        (source / "corpus.jsonl").unlink()
+        source.rmdir()
+        documents = (
+            _searcher(partial).get_total_num_docs() if not done.returncode else 0
+        )
+        if documents != len(corpus):
+            tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-3:])
+            raise DenseHNError(
+                f"{folder}: Lucene indexed {documents} of {len(corpus)} documents: {tail}"
+            )
+
+
+def search(
+    folder: str | Path,
+    topics: Mapping[str, str],
+    hits: int,
+    k1: float = K1,
+    b: float = B,
+) -> trec.Run:
+    """Search a Lucene index with BM25.
+
+    Args:
+        folder: Lucene index made by :func:`index` or by Pyserini.
+        topics: qid to text.
+        hits: documents per topic.
+        k1: BM25's term saturation.
+        b: BM25's length normalisation.
+
+    Returns:
+        The run; topics without a hit are left out, and their number logged.
+    """
+    searcher = _searcher(require(folder, "Lucene index"))
+    from jnius import autoclass
+
+    searcher.set_bm25(k1, b)
+    array_list = autoclass("java.util.ArrayList")
+    run: trec.Run = {}
+    qids = list(topics)
+    with tqdm(total=len(qids), desc="Searching BM25", unit="query") as progress:
+        for start in range(0, len(qids), BATCH):
+            batch = qids[start : start + BATCH]
+            texts, ids = array_list(), array_list()
+            for qid in batch:
+                texts.add(topics[qid])
+                ids.add(qid)
+            found = searcher.batch_search(texts, ids, hits, os.cpu_count())
+            for qid in batch:
+                scored = {hit.docid: hit.score for hit in found.get(qid)}
+                if scored:
+                    run[qid] = scored
+            progress.update(len(batch))
+    if len(run) < len(topics):
+        log.warning("BM25: %d topics have no hit", len(topics) - len(run))
+    return run
+
+
+def _searcher(folder: Path):
+    """Anserini's SimpleSearcher; lighter than Pyserini's, which imports torch."""
+    pyserini.start_jvm()
+    from jnius import autoclass
+
+    return autoclass("io.anserini.search.SimpleSearcher")(str(folder))
+
+
+def main() -> None:
+    """Index or search from the command line."""
+    parser = argparse.ArgumentParser(prog="dense_hn.bm25", description="BM25 by Lucene")
+    commands = parser.add_subparsers(dest="command", required=True)
+    indexing = commands.add_parser("index", help="index a corpus")
+    indexing.add_argument("--corpus", required=True, help="JSONL file")
+    indexing.add_argument("--output", required=True, help="index folder to write")
+    searching = commands.add_parser("search", help="search topics, write a TREC run")
+    searching.add_argument("--index", required=True, help="Lucene index folder")
+    searching.add_argument("--topics", required=True, help="TSV file")
+    searching.add_argument("--hits", type=int, default=1000, help="default 1000")
+    searching.add_argument("--k1", type=float, default=K1, help=f"default {K1}")
+    searching.add_argument("--b", type=float, default=B, help=f"default {B}")
+    searching.add_argument("--output", required=True, help="run file to write")
+    args = parser.parse_args()
+    if args.command == "index":
+        index(read_corpus(args.corpus), args.output)
+    else:
+        topics = trec.read_topics(args.topics)
+        run = search(args.index, topics, args.hits, args.k1, args.b)
+        trec.write_run(args.output, run, "BM25")
+
+
+if __name__ == "__main__":
+    cli.run(main)

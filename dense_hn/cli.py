@@ -1,0 +1,18 @@
+"""What every `python -m dense_hn.…` does around its work."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from dense_hn import DenseHNError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's ``main``; a DenseHNError becomes one line and status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("dense_hn").setLevel(logging.INFO)
+    try:
+        main()
+    except DenseHNError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

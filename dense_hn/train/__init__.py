@@ -1,0 +1,1 @@
+"""Training: STAR, ADORE, and recipes that run the whole path."""

@@ -1,0 +1,50 @@
+"""python -m dense_hn.train: a whole recipe, or one training stage.
+
+python -m dense_hn.train quickstart
+python -m dense_hn.train RECIPE.yaml --set star.learning_rate=1e-5
+python -m dense_hn.train star --help      (every TrainingArguments flag works)
+python -m dense_hn.train adore --help
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dense_hn import cli
+from dense_hn.train import commands, recipe
+from dense_hn.train.pipeline import Pipeline
+
+
+def main() -> None:
+    """Dispatch on the first word."""
+    if sys.argv[1:2] and sys.argv[1] in commands.STAGES:
+        commands.train(sys.argv[1], sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(
+        prog="dense_hn.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="YAML file, or the name of one that comes along")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="replace a setting of the recipe",
+    )
+    parser.add_argument(
+        "--output",
+        default=".",
+        type=Path,
+        help="where work/, runs/ and qrels/ are written (default: here)",
+    )
+    args = parser.parse_args()
+    pipeline = Pipeline(recipe.read(args.recipe, args.set), args.output)
+    pipeline.run()
+    print(pipeline.report())
+
+
+if __name__ == "__main__":
+    cli.run(main)

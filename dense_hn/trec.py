@@ -1,0 +1,214 @@
+"""Topics, qrels and runs: read, validate, order, write.
+
+In memory they are plain dictionaries in file order, as pytrec_eval takes them:
+
+* topics  ``{qid: text}``
+* qrels   ``{qid: {docid: relevance}}``
+* run     ``{qid: {docid: score}}``
+
+Formats: topics are Pyserini's TSV (``qid<TAB>text``), qrels and runs are trec_eval's
+(4 columns; 6 columns).
+"""
+
+import math
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dense_hn import DenseHNError
+from dense_hn.files import require, whole_file
+
+Topics = dict[str, str]
+Qrels = dict[str, dict[str, int]]
+Run = dict[str, dict[str, float]]
+
+
+def read_topics(path: str | Path) -> Topics:
+    """Read ``qid<TAB>text`` lines.
+
+    Raises:
+        DenseHNError: a line without a tab, an empty text, a qid that is empty, has
+            white space or occurs twice, a file with no topic.
+    """
+    topics: Topics = {}
+    for where, line in _lines(path, "topics"):
+        qid, tab, text = line.partition("\t")
+        if not tab or not text.strip():
+            raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
+        if not qid or len(qid.split()) != 1 or qid != qid.strip():
+            raise DenseHNError(
+                f"{where}: query id {qid!r} is empty or has white space; rename it"
+            )
+        if qid in topics:
+            raise DenseHNError(f"{where}: query id {qid!r} occurs twice; keep one line")
+        topics[qid] = text.strip()
+    return _not_empty(topics, path, "topics")
+
+
+def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
+    """Write topics as Pyserini's TSV; white space in a text becomes one blank."""
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        for qid, text in topics.items():
+            file.write(f"{qid}\t{' '.join(text.split())}\n")
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read trec_eval's qrels: ``qid iteration docid relevance``.
+
+    Raises:
+        DenseHNError: a line without four columns, a relevance that is no whole
+            number, a judgement given twice, a file with no judgement.
+    """
+    qrels: Qrels = {}
+    for where, line in _lines(path, "qrels"):
+        columns = line.split()
+        if len(columns) != 4:
+            raise DenseHNError(
+                f"{where}: expected 4 columns `qid 0 docid relevance`, "
+                f"got {len(columns)}"
+            )
+        qid, _, docid, relevance = columns
+        judged = qrels.setdefault(qid, {})
+        if docid in judged:
+            raise DenseHNError(
+                f"{where}: {docid!r} is judged twice for query {qid!r}; keep one line"
+            )
+        try:
+            judged[docid] = int(relevance)
+        except ValueError:
+            raise DenseHNError(
+                f"{where}: relevance {relevance!r} is not a whole number"
+            ) from None
+    return _not_empty(qrels, path, "qrels")
+
+
+def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Write trec_eval's qrels."""
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        for qid, judged in qrels.items():
+            for docid, relevance in judged.items():
+                file.write(f"{qid} 0 {docid} {relevance}\n")
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a TREC run: ``qid Q0 docid rank score tag``.
+
+    Raises:
+        DenseHNError: a line without six columns, a score that is no finite number,
+            a document listed twice for a query, a file with no hit.
+    """
+    run: Run = {}
+    for where, line in _lines(path, "run"):
+        columns = line.split()
+        if len(columns) != 6:
+            raise DenseHNError(
+                f"{where}: expected 6 columns `qid Q0 docid rank score tag`, "
+                f"got {len(columns)}"
+            )
+        qid, _, docid, _, score, _ = columns
+        hits = run.setdefault(qid, {})
+        if docid in hits:
+            raise DenseHNError(
+                f"{where}: {docid!r} is listed twice for query {qid!r}; keep one line"
+            )
+        try:
+            hits[docid] = float(score)
+        except ValueError:
+            hits[docid] = math.nan
+        if not math.isfinite(hits[docid]):
+            raise DenseHNError(f"{where}: score {score!r} is not a finite number")
+    return _not_empty(run, path, "run")
+
+
+def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str):
+    """Write a TREC run, best hit first, with strictly decreasing scores.
+
+    trec_eval keeps scores as 32-bit floats and orders ties by docid, so scores that
+    tie at that precision are moved down, just enough to stay apart in six decimals
+    and in 32 bits: what is written is scored in the order in which it is written.
+    """
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        for qid, hits in run.items():
+            above = None
+            for rank, docid in enumerate(ranked(hits), 1):
+                score = round(hits[docid], 6)
+                if above is not None:
+                    apart = max(1e-6, 2 * float(np.spacing(np.float32(abs(above)))))
+                    score = min(score, above - apart)
+                above = score
+                file.write(f"{qid} Q0 {docid} {rank} {score:.6f} {tag}\n")
+
+
+def ranked(hits: Mapping[str, float]) -> list[str]:
+    """Docids in trec_eval's order: score as a 32-bit float, ties by docid descending."""
+    scores = np.fromiter(hits.values(), np.float32, len(hits)).tolist()
+    order = sorted(zip(scores, hits, strict=True), reverse=True)
+    return [docid for _, docid in order]
+
+
+def positives(qrels: Mapping[str, Mapping[str, int]], qid: str) -> list[str]:
+    """The docids judged relevant (1 or more) for a query, in file order."""
+    return [docid for docid, level in qrels.get(qid, {}).items() if level > 0]
+
+
+def require_known(
+    docids: Mapping[str, Mapping[str, object]],
+    corpus: Container[str],
+    path: str | Path,
+    corpus_path: str | Path,
+) -> None:
+    """Check that every docid of a qrels or run read from ``path`` is in the corpus.
+
+    Raises:
+        DenseHNError: names the first unknown docid, its query, and how many there are.
+    """
+    unknown = [(q, d) for q, row in docids.items() for d in row if d not in corpus]
+    if unknown:
+        qid, docid = unknown[0]
+        raise DenseHNError(
+            f"{path}: docid {docid!r} (query {qid!r}) is not in {corpus_path}; "
+            f"{len(unknown)} such lines; use the corpus that this file was made for"
+        )
+
+
+def require_covered(
+    topics: Mapping[str, str],
+    covered: Container[str],
+    topics_path: str | Path,
+    path: str | Path,
+    what: str,
+) -> None:
+    """Check that every topic has its ``what`` (positives, negatives) in ``path``.
+
+    Raises:
+        DenseHNError: names the first topic without, and how many there are.
+    """
+    missing = [qid for qid in topics if qid not in covered]
+    if missing:
+        raise DenseHNError(
+            f"{topics_path}: query {missing[0]!r} has no {what} in {path}; "
+            f"{len(missing)} of {len(topics)} topics have none; remove them from the "
+            f"topics, or make {path} for these topics"
+        )
+
+
+def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
+    """Yield (``file:line``, text); refuse empty lines and bytes that are not UTF-8."""
+    require(path, what)
+    with open(path, encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    raise DenseHNError(f"{path}:{number}: empty line; remove it")
+                yield f"{path}:{number}", line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DenseHNError(
+                f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
+            ) from None
+
+
+def _not_empty(table: dict, path: str | Path, what: str) -> dict:
+    if not table:
+        raise DenseHNError(f"{path}: no {what} in this file")
+    return table
