@@ -41,9 +41,7 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
         command += ["--index", str(partial), "--threads", str(os.cpu_count())]
         command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
         with tqdm(total=len(corpus), desc="Indexing for BM25", unit="doc") as progress:
-            done = subprocess.run(
-                command, check=False, capture_output=True, text=True
-            )
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
             progress.update(len(corpus))
         (source / "corpus.jsonl").unlink()
         source.rmdir()

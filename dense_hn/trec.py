@@ -49,8 +49,9 @@ def read_topics(path: str | Path) -> Topics:
 def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
     """Write topics as Pyserini's TSV; white space in a text becomes one blank."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        for qid, text in topics.items():
-            file.write(f"{qid}\t{' '.join(text.split())}\n")
+        file.writelines(
+            f"{qid}\t{' '.join(text.split())}\n" for qid, text in topics.items()
+        )
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -87,8 +88,9 @@ def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> Non
     """Write trec_eval's qrels."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for qid, judged in qrels.items():
-            for docid, relevance in judged.items():
-                file.write(f"{qid} 0 {docid} {relevance}\n")
+            file.writelines(
+                f"{qid} 0 {docid} {relevance}\n" for docid, relevance in judged.items()
+            )
 
 
 def read_run(path: str | Path) -> Run:

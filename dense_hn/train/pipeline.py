@@ -235,7 +235,12 @@ class Pipeline:
         self.ledger.run(f"{name}.encode", encode, [self.vectors(name)], after=after)
 
     def _search(
-        self, name: str, passages: str, split: str, hits: int, after: tuple[str, ...] = ()
+        self,
+        name: str,
+        passages: str,
+        split: str,
+        hits: int,
+        after: tuple[str, ...] = (),
     ) -> None:
         def search() -> None:
             encoder = DenseEncoder.load(str(self.model(name)))
