@@ -39,6 +39,9 @@ from dense_hn.files import whole_folder
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
+# Texts of similar length that go through the model together, on a GPU and on a CPU.
+# A small slice stays in a CPU's cache; a GPU needs more to be busy.
+SLICE = (128, 16)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -127,6 +130,7 @@ class DenseEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.tokenizer.padding_side = "right"
         self.settings = settings
         vocabulary = model.config.vocab_size
         if not vocabulary // 2 < len(tokenizer) <= vocabulary:
@@ -211,7 +215,21 @@ class DenseEncoder(nn.Module):
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vectors [B, D], float32, of tokenised texts [B, L]."""
+        """Vectors [B, D], float32, of tokenised texts [B, L] (padded at the end).
+
+        Texts go through the model in slices of similar length, each cut to its longest
+        text, so that little time is spent on padding; the vectors are the same.
+        """
+        lengths = attention_mask.sum(dim=1)
+        order = lengths.argsort(stable=True)
+        vectors = []
+        for rows in order.split(SLICE[self.device.type == "cpu"]):
+            longest = int(lengths[rows].max())
+            ids, mask = input_ids[rows, :longest], attention_mask[rows, :longest]
+            vectors.append(self._vectors(ids, mask))
+        return torch.cat(vectors)[order.argsort()]
+
+    def _vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = self.model(input_ids, attention_mask=attention_mask)
         if self.settings.architecture == "ance":
             return output.float()
@@ -222,6 +240,12 @@ class DenseEncoder(nn.Module):
         else:
             vectors = hidden[:, 0]
         return normalize(vectors, dim=1) if self.settings.l2_norm else vectors
+
+    def set_dropout(self, probability: float) -> None:
+        """Use this dropout in training, instead of the checkpoint's."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """Trade time for memory (called by transformers.Trainer)."""

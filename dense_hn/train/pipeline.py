@@ -11,7 +11,7 @@ Under the output folder it writes
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -102,25 +102,29 @@ class Pipeline:
     def _star_argv(self) -> list[str]:
         """STAR's arguments: the recipe's, and the files."""
         settings = {"negatives": ["base"]} | self.recipe.star
-        names = settings["negatives"]
-        if not isinstance(names, list) or not set(names) <= {"bm25", "base"}:
+        names = settings.pop("negatives")
+        if not isinstance(names, list) or not names or set(names) - {"bm25", "base"}:
             raise DenseHNError(f"star: negatives is {names}; give [bm25, base] or one")
-        settings["negatives"] = [str(self.hits(name, "train")) for name in names]
-        return commands.argv_of(
-            settings
-            | {"encoder": self.model("base"), "corpus": self.corpus}
-            | {"topics": self.topics("train"), "qrels": self.judged("train")}
-            | {"output_dir": self.model("star")}
-        )
+        files = {
+            "encoder": self.model("base"),
+            "corpus": self.corpus,
+            "topics": self.topics("train"),
+            "qrels": self.judged("train"),
+            "negatives": [self.hits(name, "train") for name in names],
+            "output_dir": self.model("star"),
+        }
+        return _with_files("star", settings, files)
 
     def _adore_argv(self) -> list[str]:
         """ADORE's arguments: the recipe's, and the files."""
-        return commands.argv_of(
-            self.recipe.adore
-            | {"encoder": self.model("star"), "vectors": self.vectors("star")}
-            | {"topics": self.topics("train"), "qrels": self.judged("train")}
-            | {"output_dir": self.model("adore")}
-        )
+        files = {
+            "encoder": self.model("star"),
+            "vectors": self.vectors("star"),
+            "topics": self.topics("train"),
+            "qrels": self.judged("train"),
+            "output_dir": self.model("adore"),
+        }
+        return _with_files("adore", self.recipe.adore, files)
 
     def run(self) -> None:
         """Run the stages that are not done."""
@@ -274,6 +278,13 @@ class Pipeline:
         ):
             with whole_file(path) as partial:
                 partial.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _with_files(stage: str, settings: Mapping, files: Mapping) -> list[str]:
+    for name in files:
+        if name in settings:
+            raise DenseHNError(f"{stage}: {name} is filled in by the recipe; remove it")
+    return commands.argv_of({**settings, **files})
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

@@ -65,6 +65,9 @@ class StarArguments:
     passage_length: int | None = field(
         default=None, metadata={"help": "Tokens of a passage in training, if shorter."}
     )
+    dropout: float | None = field(
+        default=None, metadata={"help": "Dropout, if not the checkpoint's own."}
+    )
 
     def __post_init__(self) -> None:
         if self.negatives_depth < 1 or self.negatives_per_query < 1:
@@ -192,6 +195,8 @@ def train(args: StarArguments, training: DenseTrainingArguments) -> None:
 
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder, passage_encoder="")
+    if args.dropout is not None:
+        encoder.set_dropout(args.dropout)
     dataset = StarDataset(
         topics, qrels, negatives, args.negatives_per_query, training.seed
     )

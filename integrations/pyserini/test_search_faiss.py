@@ -1,0 +1,156 @@
+"""The real `pyserini.search.faiss` on what the quickstart exports.
+
+Runs the documented command lines and compares Pyserini's run with the in-process one:
+same docids, scores to 1e-4, for every topic and hit.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dense_hn import export, pyserini, trec
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+from dense_hn.mine import retrieve
+
+SMALL = ["collection.pydoc=[json,email,http]", "star.max_steps=3", "adore.max_steps=5"]
+SMALL += ["evaluate.hits=100"]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `python -m …`, with another environment where one is given."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory) -> tuple[Path, str]:
+    """The quickstart at a reduced size: its output folder, and what it printed."""
+    root = tmp_path_factory.mktemp("quickstart")
+    done = command(
+        "dense_hn.train", "quickstart", "--output", str(root), "--set", *SMALL
+    )
+    return root, done.stdout
+
+
+def printed_command(report: str, system: str, output: Path) -> list[str]:
+    """The printed search command's arguments, with another output."""
+    lines = report.splitlines()
+    words = lines[lines.index(f"{system} in Pyserini:") + 1].split()
+    assert words[:4] == ["python", "-m", "dense_hn.pyserini", "search.faiss"]
+    words[words.index("--output") + 1] = str(output)
+    return words[4:]
+
+
+def assert_same_run(ours: trec.Run, theirs: trec.Run) -> None:
+    """Same topics and docids, scores to 1e-4; order may differ only within 1e-6."""
+    assert ours.keys() == theirs.keys()
+    for qid, hits in ours.items():
+        assert hits.keys() == theirs[qid].keys(), qid
+        for docid, score in hits.items():
+            assert theirs[qid][docid] == pytest.approx(score, abs=1e-4)
+        mine, other = trec.ranked(hits), trec.ranked(theirs[qid])
+        for docid, there in zip(mine, other, strict=True):
+            assert hits[docid] == pytest.approx(hits[there], abs=3e-6)
+
+
+@pytest.mark.parametrize("system", ["star", "adore"])
+def test_the_printed_command_finds_what_we_found(quickstart, tmp_path, system):
+    root, report = quickstart
+    name = {"star": "STAR", "adore": "STAR+ADORE"}[system]
+    arguments = printed_command(report, name, tmp_path / "run.txt")
+    # A Java that is too old, or none, as on many machines.
+    command("dense_hn.pyserini", "search.faiss", *arguments, JAVA_HOME="/nowhere")
+    ours = trec.read_run(root / "runs" / "quickstart" / f"{system}.test.txt")
+    assert all(len(hits) == 100 for hits in ours.values())
+    assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))
+
+
+def full_jdk() -> str | None:
+    """The home of a JDK 21+ that has the module Pyserini asks for."""
+    homes = [os.environ.get("JAVA_HOME", "")]
+    homes += map(str, sorted(Path("/usr/lib/jvm").glob("*")))
+    for home in filter(None, homes):
+        modules = pyserini.release(Path(home)).get("MODULES", "")
+        version = pyserini.java_version(Path(home))
+        if version and version >= pyserini.JAVA and "jdk.incubator.vector" in modules:
+            return home
+    return None
+
+
+def test_the_plain_command_works_with_a_full_jdk(quickstart, tmp_path):
+    home = full_jdk()
+    if home is None:
+        pytest.skip("no JDK 21+ with jdk.incubator.vector at JAVA_HOME or /usr/lib/jvm")
+    root, report = quickstart
+    arguments = printed_command(report, "STAR+ADORE", tmp_path / "run.txt")
+    command("pyserini.search.faiss", *arguments, JAVA_HOME=home)
+    ours = trec.read_run(root / "runs" / "quickstart" / "adore.test.txt")
+    assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))
+
+
+def test_a_second_call_does_nothing_and_prints_the_same_table(quickstart):
+    root, report = quickstart
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    again = command(
+        "dense_hn.train", "quickstart", "--output", str(root), "--set", *SMALL
+    ).stdout
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()} == before
+    table = report[report.index("quickstart, test topics") :]
+    assert again.endswith(table)
+    stages = again.partition("all ")[0].splitlines()[1:]
+    assert len(stages) == 16
+    assert all(line.endswith("(done before)") for line in stages)
+
+
+def test_the_table_is_what_pyserinis_own_evaluation_says(quickstart, tmp_path):
+    """`pyserini.eval.trec_eval` runs `java` from PATH: give it the one we found."""
+    root, report = quickstart
+    run = root / "runs" / "quickstart" / "adore.test.txt"
+    qrels = root / "qrels" / "quickstart" / "test.txt"
+    done = command(
+        *("pyserini.eval.trec_eval", "-c", "-m", "ndcg_cut.10", "-m", "recall.100"),
+        *(str(qrels), str(run)),
+        PATH=f"{pyserini.java_home()}/bin:{os.environ['PATH']}",
+        JAVA_HOME=str(pyserini.java_home()),
+    )
+    theirs = {
+        w[0]: float(w[2])
+        for w in map(str.split, done.stdout.splitlines())
+        if len(w) == 3 and w[1] == "all"
+    }
+    row = next(line for line in report.splitlines() if line.startswith("STAR+ADORE  "))
+    means = [float(cell) for cell in row.split() if cell[0] == "0" and len(cell) == 6]
+    assert means[1] == pytest.approx(theirs["ndcg_cut_10"], abs=1e-4)
+    assert means[2] == pytest.approx(theirs["recall_100"], abs=1e-4)
+
+
+def test_ance_in_pyserini(roberta, corpus, topics, tmp_path):
+    """The layout of ANCE, STAR and ADORE, which Pyserini 1.6 loads only when mended."""
+    encoder = DenseEncoder.load(str(roberta))
+    encoder.save(tmp_path / "encoder")
+    vectors = encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
+    export.export_flat(vectors, tmp_path / "index")
+    # A query longer than Pyserini's 64 tokens, and capitals, which ance keeps here.
+    topics = topics | {"long": "where is the red lamp " * 40, "capital": "The RED Lamp"}
+    trec.write_topics(tmp_path / "topics.tsv", topics)
+    arguments = export.search_command(
+        encoder.settings,
+        encoder=tmp_path / "encoder",
+        index=tmp_path / "index",
+        topics=tmp_path / "topics.tsv",
+        output=tmp_path / "run.txt",
+        hits=20,
+    )
+    command("dense_hn.pyserini", "search.faiss", *arguments)
+    topics = trec.read_topics(tmp_path / "topics.tsv")
+    ours = retrieve(encoder, vectors, topics, 20)
+    assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))

@@ -1,0 +1,160 @@
+"""DenseEncoder against transformers alone, and what it writes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from dense_hn import DenseHNError
+from dense_hn.encode import Vectors, encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
+
+
+def one_by_one(folder, texts, length):
+    """Mean-pooled, normalised vectors in float64, each text encoded alone."""
+    model = AutoModel.from_pretrained(folder).double().eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    vectors = []
+    for text in texts:
+        tokens = tokenizer(
+            text, return_tensors="pt", truncation=True, max_length=length
+        )
+        with torch.no_grad():
+            hidden = model(tokens["input_ids"]).last_hidden_state[0].numpy()
+        mean = hidden.mean(axis=0)
+        vectors.append(mean / np.sqrt((mean**2).sum()))
+    return np.array(vectors)
+
+
+def test_vectors_equal_transformers_one_text_at_a_time(bert, corpus):
+    encoder = DenseEncoder.load(str(bert))
+    texts = [*corpus.values(), "the " * 100]
+    expected = one_by_one(bert, texts, 32)
+    np.testing.assert_allclose(
+        encode_texts(encoder, texts, "passage", batch=40), expected, atol=1e-6
+    )
+    expected = one_by_one(bert, texts, 16)
+    np.testing.assert_allclose(
+        encode_texts(encoder, texts, "query", batch=7), expected, atol=1e-6
+    )
+
+
+def test_gradients_of_slices_equal_those_of_single_texts(bert, corpus):
+    """Length-sorted slices leave the mathematics alone."""
+    encoder = DenseEncoder.load(str(bert)).double().eval()
+    texts = list(corpus.values())
+    weights = torch.randn(len(texts), 16, generator=torch.manual_seed(1))
+
+    def gradient(vectors):
+        encoder.zero_grad()
+        (weights * vectors).sum().backward()
+        return torch.cat(
+            [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+        )
+
+    # The pooling turns to float32, whose rounding is all that differs.
+    together = gradient(encoder(**encoder.tokenize(texts, "passage")))
+    single = [encoder(**encoder.tokenize([text], "passage")) for text in texts]
+    torch.testing.assert_close(
+        together, gradient(torch.cat(single)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_saved_and_loaded_is_the_same_encoder(name, request, tmp_path, corpus):
+    folder = request.getfixturevalue(name)
+    encoder = DenseEncoder.load(
+        str(folder), passage_prefix="" if name[0] == "r" else "p:"
+    )
+    texts = list(corpus.values())
+    before = encode_texts(encoder, texts, "passage")
+    encoder.save(tmp_path / "saved")
+    again = DenseEncoder.load(str(tmp_path / "saved"))
+    assert again.settings == encoder.settings
+    assert again.digest() == encoder.digest()
+    torch.testing.assert_close(encode_texts(again, texts, "passage"), before)
+    written = {path.name for path in (tmp_path / "saved").iterdir()}
+    config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert config["model_max_length"] == encoder.settings.query_length
+    assert "model.safetensors" in written
+    if name == "roberta":
+        assert {"pytorch_model.bin", "vocab.json", "merges.txt"} <= written
+    else:
+        assert "vocab.txt" in written
+
+
+def test_prefixes_are_followed_by_one_blank(bert):
+    encoder = DenseEncoder.load(str(bert), query_prefix="where is")
+    plain = DenseEncoder.load(str(bert))
+    ours = encoder.tokenize(["a lamp"], "query")["input_ids"]
+    assert (
+        ours.tolist()
+        == plain.tokenize(["where is a lamp"], "query")["input_ids"].tolist()
+    )
+
+
+def test_digest_tells_weights_and_passage_settings_apart(bert):
+    encoder = DenseEncoder.load(str(bert))
+    digest = encoder.digest()
+    encoder.tokenize(["the lamp"], "query")
+    assert encoder.digest() == digest
+    assert DenseEncoder.load(str(bert), passage_length=20).digest() != digest
+    with torch.no_grad():
+        next(encoder.parameters())[0, 0] += 1
+    assert encoder.digest() != digest
+
+
+def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):
+    encoder = DenseEncoder.load(str(bert))
+    encode_corpus(encoder, corpus, "corpus digest", tmp_path / "vectors")
+    vectors = Vectors.load(tmp_path / "vectors")
+    assert vectors.docids == list(corpus)
+    vectors.require_made_by(encoder, "it")
+    other = DenseEncoder.load(str(bert), passage_length=20)
+    with pytest.raises(DenseHNError, match="made by another encoder than other"):
+        vectors.require_made_by(other, "other")
+    lines = (tmp_path / "vectors" / "docid").read_text().splitlines()
+    (tmp_path / "vectors" / "docid").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(DenseHNError, match="48 vectors and 47 docids"):
+        Vectors.load(tmp_path / "vectors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "dpr"}, "architecture is 'dpr'; it must be ance or auto"),
+        ({"pooling": "max"}, "pooling is 'max'; it must be cls or mean"),
+        (
+            {"architecture": "ance", "l2_norm": True},
+            "l2_norm is True; it must be False",
+        ),
+        ({"architecture": "ance", "query_length": 24}, "query_length is 24"),
+        ({"scale": 0}, "scale is 0"),
+        ({"query_length": 2}, "start at 3"),
+        ({"poling": "cls"}, "unknown setting 'poling'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(DenseHNError, match=message):
+        EncoderSettings.of(settings)
+
+
+def test_encoders_that_cannot_be_are_refused(bert, tmp_path):
+    with pytest.raises(DenseHNError, match="takes 64 tokens at most, 100 asked for"):
+        DenseEncoder.load(str(bert), passage_length=100)
+    with pytest.raises(DenseHNError, match="must be auto"):
+        DenseEncoder.load(
+            str(bert),
+            architecture="ance",
+            pooling="cls",
+            l2_norm=False,
+            query_length=64,
+        )
+    with pytest.raises(DenseHNError, match="absent: cannot be loaded as an encoder"):
+        DenseEncoder.load(str(tmp_path / "absent"))
+    with pytest.raises(DenseHNError, match="pip install no-such-package"):
+        locate("package:no_such_package/model")
+    with pytest.raises(DenseHNError, match="no folder 'nowhere'"):
+        locate("package:json/nowhere")

