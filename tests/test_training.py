@@ -56,7 +56,7 @@ def test_star_batch_masks(bert, corpus, topics, qrels, run):
     for b, item in enumerate(items):
         relevant = trec.positives(qrels, item["qid"])
         for m, docid in enumerate(docids):
-            own = m == b or docids[m] in item["negatives"] and m == 3 + b
+            own = m == b or docid in item["negatives"] and m == 3 + b
             assert batch["hard"][b, m] == (m == 3 + b and docid not in relevant)
             assert batch["random"][b, m] == (not own and docid not in relevant)
     # q0 has two positives: neither is a negative, wherever it stands.
