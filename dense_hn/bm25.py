@@ -40,7 +40,9 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
         command += ["--generator", "DefaultLuceneDocumentGenerator"]
         command += ["--index", str(partial), "--threads", str(os.cpu_count())]
         command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
-        with tqdm(total=len(corpus), desc="Indexing for BM25", unit="doc") as progress:
+        with tqdm(
+            total=len(corpus), desc="Indexing for BM25", unit=" documents"
+        ) as progress:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             progress.update(len(corpus))
         (source / "corpus.jsonl").unlink()
@@ -81,7 +83,7 @@ def search(
     array_list = autoclass("java.util.ArrayList")
     run: trec.Run = {}
     qids = list(topics)
-    with tqdm(total=len(qids), desc="Searching BM25", unit="query") as progress:
+    with tqdm(total=len(qids), desc="Searching BM25", unit=" queries") as progress:
         for start in range(0, len(qids), BATCH):
             batch = qids[start : start + BATCH]
             texts, ids = array_list(), array_list()

@@ -1,6 +1,6 @@
 """Corpus and topics to vectors.
 
-    python -m dense_hn.encode --encoder DIR --corpus corpus.jsonl --output vectors/
+    python -m dense_hn.encode corpus --encoder DIR --corpus corpus.jsonl --output DIR
 
 A vectors folder holds ``vectors.npy`` ([N, D] float32), ``docid`` (one a line, in the
 same order) and ``manifest.json`` (which encoder and corpus they come from).
@@ -83,7 +83,7 @@ def encode_texts(
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     vectors = torch.empty(len(texts), encoder.dimension)
     label = {"query": "Encoding queries", "passage": "Encoding passages"}[kind]
-    with tqdm(total=len(texts), desc=label, unit=kind) as progress:
+    with tqdm(total=len(texts), desc=label, unit=f" {kind}") as progress:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             tokens = encoder.tokenize([texts[i] for i in rows], kind)
@@ -126,7 +126,12 @@ def encode_corpus(
 
 def main() -> None:
     """Encode a corpus from the command line."""
-    parser = argparse.ArgumentParser(prog="dense_hn.encode", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dense_hn.encode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["corpus"])
     parser.add_argument("--encoder", required=True, help="folder or hub name")
     parser.add_argument("--corpus", required=True, help="JSONL file or folder of them")
     parser.add_argument("--output", required=True, help="vectors folder to write")

@@ -38,7 +38,7 @@ def retrieve(
     matrix = vectors.matrix.to(encoder.device)
     run: trec.Run = {}
     qids = list(topics)
-    with tqdm(total=len(qids), desc="Searching vectors", unit="query") as progress:
+    with tqdm(total=len(qids), desc="Searching vectors", unit=" queries") as progress:
         for start in range(0, len(qids), BATCH):
             batch = qids[start : start + BATCH]
             found = search.top_k(queries[start : start + BATCH], matrix, hits)

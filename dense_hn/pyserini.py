@@ -70,6 +70,9 @@ def start_jvm() -> None:
     os.environ["JAVA_HOME"] = str(home)
     jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
     jnius_config.add_options("--enable-native-access=ALL-UNNAMED")
+    if java_version(home) >= 23:
+        # Lucene 9 reads its index through it; Java would warn at every start.
+        jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
     if "jdk.incubator.vector" in release(home).get("MODULES", ""):
         jnius_config.add_options("--add-modules=jdk.incubator.vector")
     import jnius  # noqa: F401 (starts the JVM)

@@ -11,13 +11,13 @@ from dense_hn.train.ledger import Ledger
 from dense_hn.train.pipeline import Pipeline
 
 
-def test_the_quickstart_is_found_and_changed():
+def test_the_quickstart_is_found_and_changed(tmp_path):
     read = recipe.read("quickstart", ["star.learning_rate=1e-5", "bm25.b=0.7"])
     assert read.name == "quickstart"
     assert read.collection.pydoc == ["stdlib"]
     assert read.bm25.b == 0.7
     # YAML takes 1e-5 for a string; the stage's argument parser makes it a number.
-    assert Pipeline(read, "out").star[1].learning_rate == 1e-5
+    assert Pipeline(read, tmp_path).star[1].learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(

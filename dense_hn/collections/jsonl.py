@@ -22,7 +22,9 @@ def read_corpus(path: str | Path) -> Corpus:
     require(path, "corpus")
     corpus: Corpus = {}
     with open(path, "rb") as file:
-        for number, line in enumerate(tqdm(file, desc="Reading corpus", unit="doc"), 1):
+        for number, line in enumerate(
+            tqdm(file, desc="Reading corpus", unit=" documents"), 1
+        ):
             docid, contents = _document(line, f"{path}:{number}")
             if docid in corpus:
                 raise DenseHNError(

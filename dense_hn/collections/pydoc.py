@@ -79,7 +79,9 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
     answers: dict[str, list[Function]] = {}
     seen: set[tuple[str, str]] = set()
     copies = short = 0
-    for function in tqdm(_functions(packages), desc="Reading sources", unit="function"):
+    for function in tqdm(
+        _functions(packages), desc="Reading sources", unit=" functions"
+    ):
         if len(function.query.split()) < SHORTEST:
             short += 1
         elif (function.query, function.code) in seen or function.name in corpus:

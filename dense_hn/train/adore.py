@@ -45,7 +45,8 @@ class AdoreArguments:
         default=200, metadata={"help": "LambdaLoss weighs pairs by RR@metric_cut."}
     )
     query_length: int | None = field(
-        default=None, metadata={"help": "Tokens of a query in training, if shorter."}
+        default=None,
+        metadata={"help": "Tokens of a query in training, if not the encoder's own."},
     )
 
     def __post_init__(self) -> None:

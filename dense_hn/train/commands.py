@@ -24,7 +24,7 @@ def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
         (arguments, DenseTrainingArguments),
         prog=f"dense_hn.train {stage}",
         usage="%(prog)s --FLAG VALUE …",
-        description=text,
+        description=text.splitlines()[0],
     )
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)

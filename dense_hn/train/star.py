@@ -60,10 +60,12 @@ class StarArguments:
         default=1.0, metadata={"help": "Weight of the random pairs in weighted."}
     )
     query_length: int | None = field(
-        default=None, metadata={"help": "Tokens of a query in training, if shorter."}
+        default=None,
+        metadata={"help": "Tokens of a query in training, if not the encoder's own."},
     )
     passage_length: int | None = field(
-        default=None, metadata={"help": "Tokens of a passage in training, if shorter."}
+        default=None,
+        metadata={"help": "Tokens of a passage in training, if not the encoder's own."},
     )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout, if not the checkpoint's own."}

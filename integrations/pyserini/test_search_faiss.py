@@ -16,7 +16,11 @@ from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 
-SMALL = ["collection.pydoc=[json,email,http]", "star.max_steps=3", "adore.max_steps=5"]
+SMALL = [
+    "collection.pydoc=[json,http,logging]",
+    "star.max_steps=2",
+    "adore.max_steps=4",
+]
 SMALL += ["evaluate.hits=100"]
 
 
@@ -51,15 +55,17 @@ def printed_command(report: str, system: str, output: Path) -> list[str]:
 
 
 def assert_same_run(ours: trec.Run, theirs: trec.Run) -> None:
-    """Same topics and docids, scores to 1e-4; order may differ only within 1e-6."""
+    """Same topics and docids, scores to 1e-4 (or 1e-6 of themselves, for 32-bit floats
+    above 100), the same order but for scores that are equal to that precision.
+    """
     assert ours.keys() == theirs.keys()
     for qid, hits in ours.items():
         assert hits.keys() == theirs[qid].keys(), qid
         for docid, score in hits.items():
-            assert theirs[qid][docid] == pytest.approx(score, abs=1e-4)
+            assert theirs[qid][docid] == pytest.approx(score, rel=1e-6, abs=1e-4)
         mine, other = trec.ranked(hits), trec.ranked(theirs[qid])
         for docid, there in zip(mine, other, strict=True):
-            assert hits[docid] == pytest.approx(hits[there], abs=3e-6)
+            assert hits[docid] == pytest.approx(hits[there], rel=1e-6, abs=3e-6)
 
 
 @pytest.mark.parametrize("system", ["star", "adore"])
@@ -107,7 +113,7 @@ def test_a_second_call_does_nothing_and_prints_the_same_table(quickstart):
     table = report[report.index("quickstart, test topics") :]
     assert again.endswith(table)
     stages = again.partition("all ")[0].splitlines()[1:]
-    assert len(stages) == 16
+    assert len(stages) == 15
     assert all(line.endswith("(done before)") for line in stages)
 
 

@@ -1,0 +1,53 @@
+"""Our BM25 against Pyserini's own command line, and an indexer that lies."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dense_hn import DenseHNError, bm25, trec
+
+
+@pytest.fixture
+def index(corpus, tmp_path):
+    """Lucene index of the made corpus."""
+    bm25.index(corpus, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_equals_pyserinis_own_search(index, files, topics, tmp_path):
+    ours = bm25.search(index, topics, hits=15, k1=1.2, b=0.75)
+    command = [sys.executable, "-m", "dense_hn.pyserini", "search.lucene", "--bm25"]
+    command += ["--k1", "1.2", "--b", "0.75", "--hits", "15", "--index", str(index)]
+    command += ["--topics", str(files["topics"]), "--output", str(tmp_path / "theirs")]
+    subprocess.run(command, check=True, capture_output=True, env=dict(os.environ))
+    theirs = trec.read_run(tmp_path / "theirs")
+    assert len(ours) == len(topics)
+    assert ours.keys() == theirs.keys()
+    for qid, hits in ours.items():
+        assert trec.ranked(hits) == trec.ranked(theirs[qid])
+        for docid, score in hits.items():
+            assert theirs[qid][docid] == pytest.approx(score, abs=1e-4)
+
+
+def test_topics_without_a_hit_are_counted(index, caplog):
+    run = bm25.search(index, {"a": "lamp", "b": "nothingofthesort", "c": "the"}, hits=3)
+    assert list(run) == ["a"]
+    assert "2 topics have no hit" in caplog.text
+
+
+def test_an_incomplete_index_is_refused(corpus, tmp_path, monkeypatch):
+    """Lucene skips what it cannot read and ends with status 0."""
+    write = bm25.write_corpus
+
+    def without_contents(path, corpus):
+        write(path, corpus)
+        lines = path.read_text().splitlines()
+        lines[5] = '{"id": "lamp"}'
+        path.write_text("\n".join(lines) + "\n")
+
+    monkeypatch.setattr(bm25, "write_corpus", without_contents)
+    with pytest.raises(DenseHNError, match=r"Lucene indexed \d+ of 48 documents"):
+        bm25.index(corpus, tmp_path / "index")
+    assert not list(tmp_path.iterdir())
