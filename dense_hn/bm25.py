@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, cli, pyserini, trec
 from dense_hn.collections.jsonl import read_corpus, write_corpus
-from dense_hn.files import require, whole_folder
+from dense_hn.files import require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
 
@@ -32,7 +32,7 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
             than the corpus has (it ends with status 0 all the same).
     """
     pyserini.java_home()
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, "segments_*") as partial:
         source = partial / "corpus"
         write_corpus(source / "corpus.jsonl", corpus)
         command = [sys.executable, "-m", "dense_hn.pyserini", "index.lucene"]
@@ -76,7 +76,7 @@ def search(
     Returns:
         The run; topics without a hit are left out, and their number logged.
     """
-    searcher = _searcher(require(folder, "Lucene index"))
+    searcher = _searcher(require_folder(folder, "Lucene index"))
     from jnius import autoclass
 
     searcher.set_bm25(k1, b)

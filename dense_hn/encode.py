@@ -20,9 +20,10 @@ from tqdm import tqdm
 from dense_hn import DenseHNError, cli
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import digest, require, whole_folder
+from dense_hn.files import digest, require_file, require_folder, whole_folder
 
 BATCH = 64
+MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,12 @@ class Vectors:
         Raises:
             DenseHNError: something is missing, or vectors and docids differ in number.
         """
-        folder = require(folder, "vectors folder")
-        matrix = torch.from_numpy(np.load(require(folder / "vectors.npy", "vectors")))
-        docids = require(folder / "docid", "docids").read_text().splitlines()
-        manifest = json.loads(require(folder / "manifest.json", "manifest").read_text())
+        folder = require_folder(folder, "vectors folder")
+        for name in (MATRIX, DOCIDS, MANIFEST):
+            require_file(folder / name, "part of a vectors folder")
+        matrix = torch.from_numpy(np.load(folder / MATRIX))
+        docids = (folder / DOCIDS).read_text(encoding="utf-8").splitlines()
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if len(docids) != len(matrix):
             raise DenseHNError(
                 f"{folder}: {len(matrix)} vectors and {len(docids)} docids; encode anew"
@@ -107,20 +110,21 @@ def encode_corpus(
         corpus_digest: SHA-256 of the corpus file, for the manifest.
         folder: where the vectors go.
     """
-    matrix = encode_texts(encoder, list(corpus.values()), "passage")
-    vectors = Vectors(
-        list(corpus), matrix, encoder.digest(), corpus_digest, Path(folder)
-    )
-    manifest = {
-        "encoder": vectors.encoder,
-        "corpus": vectors.corpus,
-        "passages": len(vectors.docids),
-        "dimension": encoder.dimension,
-    }
-    with whole_folder(folder) as partial:
-        np.save(partial / "vectors.npy", matrix.numpy())
-        (partial / "docid").write_text("".join(f"{d}\n" for d in vectors.docids))
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    with whole_folder(folder, MANIFEST) as partial:
+        matrix = encode_texts(encoder, list(corpus.values()), "passage")
+        vectors = Vectors(
+            list(corpus), matrix, encoder.digest(), corpus_digest, Path(folder)
+        )
+        manifest = {
+            "encoder": vectors.encoder,
+            "corpus": vectors.corpus,
+            "passages": len(vectors.docids),
+            "dimension": encoder.dimension,
+        }
+        np.save(partial / MATRIX, matrix.numpy())
+        docids = "".join(f"{docid}\n" for docid in vectors.docids)
+        (partial / DOCIDS).write_text(docids, encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return vectors
 
 
@@ -133,7 +137,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["corpus"])
     parser.add_argument("--encoder", required=True, help="folder or hub name")
-    parser.add_argument("--corpus", required=True, help="JSONL file or folder of them")
+    parser.add_argument("--corpus", required=True, help="JSONL file")
     parser.add_argument("--output", required=True, help="vectors folder to write")
     args = parser.parse_args()
     corpus = read_corpus(args.corpus)

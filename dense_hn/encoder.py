@@ -150,7 +150,7 @@ class DenseEncoder(nn.Module):
 
     @classmethod
     def load(cls, source: str, **settings: Any) -> "DenseEncoder":
-        """Load a folder, a hub name, or ``package:NAME/FOLDER`` (see below).
+        """Load a folder, a hub name, or ``package:NAME/FOLDER``, to a GPU if there is one.
 
         Args:
             source: a folder in Hugging Face's layout, a name on the model hub, or
@@ -170,14 +170,23 @@ class DenseEncoder(nn.Module):
             if chosen.architecture == "ance" and model_type != "roberta":
                 _refuse("architecture", "ance", f"auto: {source} is no RoBERTa")
             architecture = AnceModel if chosen.architecture == "ance" else AutoModel
-            model = architecture.from_pretrained(path, dtype=torch.float32)
+            # Weights that the checkpoint lacks (a new head, a pooler that is not used)
+            # are random: the same each time, so that digests and trainings are.
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model, report = architecture.from_pretrained(
+                    path, dtype=torch.float32, output_loading_info=True
+                )
             tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DenseHNError(
                 f"{source}: cannot be loaded as an encoder: {reason}"
             ) from error
-        return cls(model, tokenizer, chosen)
+        if any(name.startswith("embeddingHead") for name in report["unexpected_keys"]):
+            _refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model, tokenizer, chosen).to(device)
 
     @property
     def device(self) -> torch.device:
@@ -223,7 +232,7 @@ class DenseEncoder(nn.Module):
         lengths = attention_mask.sum(dim=1)
         order = lengths.argsort(stable=True)
         vectors = []
-        for rows in order.split(SLICE[self.device.type == "cpu"]):
+        for rows in order.split(SLICE[input_ids.device.type == "cpu"]):
             longest = int(lengths[rows].max())
             ids, mask = input_ids[rows, :longest], attention_mask[rows, :longest]
             vectors.append(self._vectors(ids, mask))
@@ -275,7 +284,7 @@ class DenseEncoder(nn.Module):
         (``vocab.txt``, or ``vocab.json`` and ``merges.txt``), and an ``ance`` encoder
         in ``pytorch_model.bin`` too, which Pyserini 2.x wants.
         """
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, FILE) as partial:
             self.model.save_pretrained(partial)
             if self.settings.architecture == "ance":
                 torch.save(self.model.state_dict(), partial / "pytorch_model.bin")

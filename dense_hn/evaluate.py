@@ -108,10 +108,10 @@ def table(rows: Sequence[Mapping]) -> str:
     """The rows of :func:`compare` as text: mean, difference to the row above, p."""
     measures = [key for key in rows[0] if isinstance(rows[0][key], dict)]
     width = max(len(row["name"]) for row in rows)
-    lines = [f"{'':{width}}" + "".join(f"  {m:<22}" for m in measures).rstrip()]
+    lines = [f"{'':{width}}" + "".join(f"  {m:<24}" for m in measures).rstrip()]
     for row in rows:
         cells = [_cell(**row[measure]) for measure in measures]
-        line = f"{row['name']:{width}}" + "".join(f"  {cell:<22}" for cell in cells)
+        line = f"{row['name']:{width}}" + "".join(f"  {cell:<24}" for cell in cells)
         lines.append(line.rstrip())
     lines.append(
         f"{rows[0]['topics']} topics. In brackets: difference to the row above, and p "
@@ -139,7 +139,11 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", help="TREC runs, each compared to the last")
     args = parser.parse_args()
     qrels = trec.read_qrels(args.qrels)
-    runs = {Path(path).stem: trec.read_run(path) for path in args.runs}
+    stems = [Path(path).stem for path in args.runs]
+    names = stems if len(set(stems)) == len(stems) else args.runs
+    runs = {
+        name: trec.read_run(path) for name, path in zip(names, args.runs, strict=True)
+    }
     print(table(compare(qrels, runs, args.measures)))
 
 

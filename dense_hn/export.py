@@ -26,7 +26,7 @@ def export_flat(vectors: Vectors, folder: str | Path) -> None:
 
     index = faiss.IndexFlatIP(vectors.matrix.shape[1])
     index.add(vectors.matrix.numpy())
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, "docid") as partial:
         faiss.write_index(index, str(partial / "index"))
         (partial / "docid").write_text("".join(f"{d}\n" for d in vectors.docids))
 
@@ -55,6 +55,10 @@ def search_command(
 ) -> list[str]:
     """Arguments of ``pyserini.search.faiss`` that search the index as we do.
 
+    Raises:
+        DenseHNError: a path that makes Pyserini encode queries or read topics in
+            another way.
+
     Args:
         settings: the query encoder's.
         encoder: its folder.
@@ -64,6 +68,11 @@ def search_command(
         hits: documents per topic.
     """
     require_plain(encoder)
+    if "cacm" in str(topics):
+        raise DenseHNError(
+            f"{topics}: Pyserini reads topics in another format when their path has "
+            "'cacm' in it; choose another name"
+        )
     command = ["--encoder-class", settings.architecture, "--encoder", str(encoder)]
     if settings.architecture == "auto":
         command += ["--pooling", settings.pooling]

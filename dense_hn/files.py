@@ -28,13 +28,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, marker: str) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it when the block succeeds.
 
     An older folder of that name is replaced only then. When the block raises, the
     temporary folder is removed and ``path`` is left as it was.
+
+    Args:
+        path: the folder to write.
+        marker: what such a folder holds, as a glob pattern.
+
+    Raises:
+        DenseHNError: as :func:`require_replaceable`, before the block.
     """
-    path = Path(path)
+    path = require_replaceable(path, marker)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -46,15 +53,43 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def require_replaceable(path: str | Path, marker: str) -> Path:
+    """Return ``path`` as a Path if it is free, empty, or a folder that we may replace.
+
+    Raises:
+        DenseHNError: it is a file, or a folder with other things than what holds
+            ``marker`` (a glob pattern).
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise DenseHNError(f"{path}: is a file; name a folder to write")
+    if path.is_dir() and any(path.iterdir()) and not any(path.glob(marker)):
+        raise DenseHNError(
+            f"{path}: holds other things (no {marker}) and would be replaced; name a "
+            "new folder"
+        )
+    return path
+
+
 def digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require(path: str | Path, what: str) -> Path:
-    """Return ``path`` as a Path, or say that ``what`` is missing there."""
+def require_file(path: str | Path, what: str) -> Path:
+    """Return ``path`` as a Path, or say that ``what`` is no file there."""
     path = Path(path)
+    if path.is_dir():
+        raise DenseHNError(f"{path}: {what}: this is a folder; name the file in it")
     if not path.exists():
+        raise DenseHNError(f"{path}: {what} not found; check the path")
+    return path
+
+
+def require_folder(path: str | Path, what: str) -> Path:
+    """Return ``path`` as a Path, or say that ``what`` is no folder there."""
+    path = Path(path)
+    if not path.is_dir():
         raise DenseHNError(f"{path}: {what} not found; check the path")
     return path

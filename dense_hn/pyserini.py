@@ -68,6 +68,8 @@ def start_jvm() -> None:
     import jnius_config
 
     os.environ["JAVA_HOME"] = str(home)
+    # pyserini.eval.trec_eval runs `java` from PATH.
+    os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
     jnius_config.add_options("--enable-native-access=ALL-UNNAMED")
     if java_version(home) >= 23:

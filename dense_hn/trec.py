@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_hn import DenseHNError
-from dense_hn.files import require, whole_file
+from dense_hn.files import require_file, whole_file
 
 Topics = dict[str, str]
 Qrels = dict[str, dict[str, int]]
@@ -28,7 +28,7 @@ def read_topics(path: str | Path) -> Topics:
     """Read ``qid<TAB>text`` lines.
 
     Raises:
-        DenseHNError: a line without a tab, an empty text, a qid that is empty, has
+        DenseHNError: a line without exactly one tab, an empty text, a qid that is empty, has
             white space or occurs twice, a file with no topic.
     """
     topics: Topics = {}
@@ -36,6 +36,10 @@ def read_topics(path: str | Path) -> Topics:
         qid, tab, text = line.partition("\t")
         if not tab or not text.strip():
             raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
+        if "\t" in text:
+            raise DenseHNError(
+                f"{where}: a second tab, where Pyserini would cut the text; remove it"
+            )
         if not qid or len(qid.split()) != 1 or qid != qid.strip():
             raise DenseHNError(
                 f"{where}: query id {qid!r} is empty or has white space; rename it"
@@ -154,6 +158,20 @@ def positives(qrels: Mapping[str, Mapping[str, int]], qid: str) -> list[str]:
     return [docid for docid, level in qrels.get(qid, {}).items() if level > 0]
 
 
+def read_judged(
+    topics_path: str | Path, qrels_path: str | Path
+) -> tuple[Topics, Qrels]:
+    """Read training topics and their qrels; every topic needs a relevant document.
+
+    Raises:
+        DenseHNError: a line that cannot be read, or a topic without a relevant document.
+    """
+    topics, qrels = read_topics(topics_path), read_qrels(qrels_path)
+    judged = {qid for qid in topics if positives(qrels, qid)}
+    require_covered(topics, judged, topics_path, qrels_path, "relevant document")
+    return topics, qrels
+
+
 def require_known(
     docids: Mapping[str, Mapping[str, object]],
     corpus: Container[str],
@@ -190,14 +208,14 @@ def require_covered(
     if missing:
         raise DenseHNError(
             f"{topics_path}: query {missing[0]!r} has no {what} in {path}; "
-            f"{len(missing)} of {len(topics)} topics have none; remove them from the "
-            f"topics, or make {path} for these topics"
+            f"{len(missing)} of {len(topics)} have none; remove them from "
+            f"{topics_path}, or make {path} for them"
         )
 
 
 def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
     """Yield (``file:line``, text); refuse empty lines and bytes that are not UTF-8."""
-    require(path, what)
+    require_file(path, what)
     with open(path, encoding="utf-8", newline="\n") as file:
         try:
             for number, line in enumerate(file, 1):

@@ -1,6 +1,7 @@
 """DenseEncoder against transformers alone, and what it writes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,37 @@ def test_digest_tells_weights_and_passage_settings_apart(bert):
     with torch.no_grad():
         next(encoder.parameters())[0, 0] += 1
     assert encoder.digest() != digest
+
+
+def test_weights_that_a_checkpoint_lacks_are_the_same_every_time(bert, tmp_path):
+    """A pooler that is not there would otherwise give a new digest at each load."""
+    AutoModel.from_pretrained(bert, add_pooling_layer=False).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    state = torch.random.get_rng_state()
+    one, two = (DenseEncoder.load(str(tmp_path), passage_length=32) for _ in "12")
+    assert "pooler.dense.weight" in one.model.state_dict()
+    assert one.digest() == two.digest()
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_ance_checkpoint_does_not_lose_its_head(roberta, tmp_path):
+    shutil.copytree(roberta, tmp_path / "bare")
+    (tmp_path / "bare" / "dense_hn.json").unlink()
+    with pytest.raises(DenseHNError, match="it must be ance"):
+        DenseEncoder.load(str(tmp_path / "bare"), passage_length=32)
+    again = DenseEncoder.load(
+        str(tmp_path / "bare"), architecture="ance", passage_length=32
+    )
+    assert again.digest() == DenseEncoder.load(str(roberta)).digest()
+
+
+def test_a_folder_with_other_things_is_not_replaced(bert, tmp_path):
+    encoder = DenseEncoder.load(str(bert))
+    encoder.save(tmp_path / "models" / "base")
+    with pytest.raises(DenseHNError, match="models: holds other things"):
+        encoder.save(tmp_path / "models")
+    encoder.save(tmp_path / "models" / "base")
+    assert (tmp_path / "models" / "base" / "dense_hn.json").exists()
 
 
 def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):

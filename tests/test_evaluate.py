@@ -1,11 +1,13 @@
 """Measures by hand, trec_eval's conventions, and the table."""
 
+import sys
+
 import numpy as np
 import pytest
 import pytrec_eval
 from scipy import stats
 
-from dense_hn import DenseHNError, evaluate
+from dense_hn import DenseHNError, evaluate, trec
 
 QRELS = {"q1": {"a": 1, "b": 2}, "q2": {"c": 1}, "q3": {"d": 1}}
 RUN = {
@@ -66,6 +68,18 @@ def test_compare_and_table():
     assert "A  0.2778" in text
     assert f"B  0.8333 (+0.5556 p={expected:.3f}".replace("p=0", "p=") in text
     assert "3 topics" in text
+
+
+def test_runs_of_the_same_file_name_keep_a_row_each(tmp_path, monkeypatch, capsys):
+    for folder in ("one", "two"):
+        trec.write_run(tmp_path / folder / "star.txt", RUN, "t")
+    trec.write_qrels(tmp_path / "qrels", QRELS)
+    runs = [str(tmp_path / folder / "star.txt") for folder in ("one", "two")]
+    arguments = ["evaluate", "--qrels", str(tmp_path / "qrels"), *runs]
+    monkeypatch.setattr(sys, "argv", arguments)
+    evaluate.main()
+    rows = capsys.readouterr().out.splitlines()[1:3]
+    assert [row.split()[0] for row in rows] == runs
 
 
 def test_equal_runs_have_p_one():

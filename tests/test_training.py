@@ -1,6 +1,8 @@
 """STAR and ADORE through the Trainer: batches, losses, determinism, refusals."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from dense_hn import DenseHNError, trec
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import StaticNegatives
-from dense_hn.train import adore, commands, star
+from dense_hn.train import adore, arguments, commands, star
 
 FAST = ["--max_steps", "6", "--per_device_train_batch_size", "8"]
 FAST += ["--learning_rate", "1e-3", "--disable_tqdm", "true", "--use_cpu", "true"]
@@ -19,14 +21,14 @@ def star_argv(files, encoder, output, **changes):
     """Arguments of a short STAR training on the made collection."""
     argv = {"encoder": encoder, "corpus": files["corpus"], "topics": files["topics"]}
     argv |= {"qrels": files["qrels"], "negatives": files["run"], "output_dir": output}
-    return commands.argv_of(argv | changes) + FAST
+    return arguments.argv_of(argv | changes) + FAST
 
 
 def adore_argv(files, encoder, vectors, output, **changes):
     """Arguments of a short ADORE training on the made collection."""
     argv = {"encoder": encoder, "vectors": vectors, "topics": files["topics"]}
     argv |= {"qrels": files["qrels"], "output_dir": output, "adore_hits": 10}
-    return commands.argv_of(argv | changes) + FAST
+    return arguments.argv_of(argv | changes) + FAST
 
 
 @pytest.fixture
@@ -249,6 +251,50 @@ def test_a_topic_without_negatives_is_refused(files, qrels, run, tmp_path):
         commands.train("star", argv)
 
 
+def test_an_output_folder_with_other_things_is_refused_before_training(
+    bert, files, tmp_path
+):
+    argv = star_argv(files, tmp_path / "no model here", tmp_path)
+    with pytest.raises(DenseHNError, match="holds other things"):
+        commands.train("star", argv)
+    assert files["corpus"].exists()
+
+
+def test_nothing_stands_under_the_final_name_while_training(
+    bert, files, tmp_path, monkeypatch
+):
+    def stop(self, *_, **__):
+        assert not (tmp_path / "out").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(star.StarTrainer, "compute_loss", stop)
+    with pytest.raises(KeyboardInterrupt):
+        commands.train("star", star_argv(files, bert, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_resumes_from_a_checkpoint(bert, files, tmp_path):
+    """Six steps at once, and four, then two more: the same weights."""
+    keep = ["--save_strategy", "steps", "--save_steps", "4"]
+    argv = [*star_argv(files, bert, tmp_path / "out"), *keep]
+    saved = tmp_path / "kept"
+    save = star.StarTrainer._save_checkpoint
+
+    def save_and_keep(self, *arguments):
+        save(self, *arguments)
+        checkpoint = Path(self.args.output_dir) / "checkpoint-4"
+        if checkpoint.exists() and not saved.exists():
+            shutil.copytree(checkpoint, saved)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(star.StarTrainer, "_save_checkpoint", save_and_keep)
+        commands.train("star", argv)
+    argv = star_argv(files, bert, tmp_path / "resumed")
+    commands.train("star", [*argv, "--resume_from_checkpoint", str(saved)])
+    whole = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert (tmp_path / "resumed" / "model.safetensors").read_bytes() == whole
+
+
 def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path):
     argv = adore_argv(files, "no model here", vectors, tmp_path / "o", adore_hits=2)
     with pytest.raises(DenseHNError, match="query 'q0' has 2 relevant documents"):
@@ -262,6 +308,7 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"negatives_depth": 0}, "negatives_depth and negatives_per_query start at 1"),
         ({"alpha": -1}, "alpha is -1.0"),
         ({"learning_rte": 1}, "--learning_rte"),
+        ({"eval_strategy": "steps"}, "no evaluation while training yet"),
     ],
 )
 def test_bad_arguments_are_refused(files, change, message):

@@ -55,6 +55,7 @@ def test_ranked_is_trec_evals_order():
         (trec.read_topics, "q1\tone\n\nq2\ttwo\n", ":2: empty line"),
         (trec.read_topics, "q1\tone\nq2 two\n", ":2: expected `qid<TAB>text`"),
         (trec.read_topics, "q1\tone\nq2\t \n", ":2: expected `qid<TAB>text`"),
+        (trec.read_topics, "q1\tone\ntwo\tis\tlost\n", ":2: a second tab"),
         (trec.read_topics, "q1\tone\nq1\ttwo\n", ":2: query id 'q1' occurs twice"),
         (trec.read_topics, "q 1\tone\n", ":1: query id 'q 1' is empty or has white"),
         (trec.read_topics, "", "no topics in this file"),
@@ -82,6 +83,8 @@ def test_refuses_other_encodings_and_missing_files(tmp_path):
         trec.read_topics(tmp_path / "latin")
     with pytest.raises(DenseHNError, match="topics not found"):
         trec.read_topics(tmp_path / "absent")
+    with pytest.raises(DenseHNError, match="run: this is a folder"):
+        trec.read_run(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

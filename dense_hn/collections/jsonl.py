@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_hn import DenseHNError
-from dense_hn.files import require, whole_file
+from dense_hn.files import require_file, whole_file
 
 Corpus = dict[str, str]
 
@@ -19,7 +19,7 @@ def read_corpus(path: str | Path) -> Corpus:
         DenseHNError: names file and line of an empty line, broken JSON, a missing or
             empty ``id`` or ``contents``, an id with white space, an id seen before.
     """
-    require(path, "corpus")
+    require_file(path, "corpus")
     corpus: Corpus = {}
     with open(path, "rb") as file:
         for number, line in enumerate(

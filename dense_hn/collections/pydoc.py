@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.collections.jsonl import Corpus, write_corpus
-from dense_hn.files import whole_folder
+from dense_hn.files import digest, whole_folder
 
 log = logging.getLogger("dense_hn")
 
@@ -104,7 +104,7 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
             f"pydoc: {len(corpus)} functions in {' '.join(packages)} leave no topic for "
             f"{empty[0]}; name more packages"
         )
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, "corpus/corpus.jsonl") as partial:
         write_corpus(partial / "corpus" / "corpus.jsonl", corpus)
         for split in SPLITS:
             trec.write_topics(partial / f"topics.{split}.tsv", topics[split])
@@ -119,6 +119,13 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
         copies,
         sum(len(functions) > 1 for functions in answers.values()),
     )
+
+
+def sources_digest(packages: Sequence[str]) -> str:
+    """SHA-256 over the source files that :func:`build` would read."""
+    modules = [module for package in packages for module in _modules(package)]
+    digests = [f"{name} {digest(path)}\n" for name, path in modules]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def first_sentence(docstring: str) -> str:

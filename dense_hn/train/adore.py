@@ -27,7 +27,7 @@ from dense_hn.train.trainer import DenseTrainingArguments, fit
 
 
 @dataclass(kw_only=True, slots=True)
-class AdoreArguments:
+class Arguments:
     """What ADORE trains on, and how deep it looks."""
 
     encoder: str = field(
@@ -125,7 +125,27 @@ class AdoreTrainer(Trainer):
         return (loss, {"hits": hits}) if return_outputs else loss
 
 
-def train(args: AdoreArguments, training: DenseTrainingArguments) -> None:
+def require_negatives(
+    args: Arguments,
+    topics: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    passages: int,
+) -> None:
+    """Check that more hits are retrieved than any query has positives.
+
+    Raises:
+        DenseHNError: names the query with the most.
+    """
+    number = {qid: len(trec.positives(qrels, qid)) for qid in topics}
+    most = max(number, key=number.get)
+    if number[most] >= min(args.adore_hits, passages):
+        raise DenseHNError(
+            f"{args.qrels}: query {most!r} has {number[most]} relevant documents and "
+            f"adore_hits is {args.adore_hits}: no negative would be left; raise it"
+        )
+
+
+def train(args: Arguments, training: DenseTrainingArguments) -> None:
     """Train with ADORE and write the query encoder to ``training.output_dir``.
 
     All input is read and checked before the encoder is loaded.
@@ -135,19 +155,11 @@ def train(args: AdoreArguments, training: DenseTrainingArguments) -> None:
             topic without positives, vectors that another encoder made, fewer hits than
             a query has positives (there would be no negative).
     """
-    topics = trec.read_topics(args.topics)
-    qrels = trec.read_qrels(args.qrels)
-    relevant = {qid: trec.positives(qrels, qid) for qid in topics}
-    covered = {qid for qid, docids in relevant.items() if docids}
-    trec.require_covered(topics, covered, args.topics, args.qrels, "relevant document")
+    topics, qrels = trec.read_judged(args.topics, args.qrels)
     vectors = Vectors.load(args.vectors)
     trec.require_known(qrels, set(vectors.docids), args.qrels, args.vectors)
-    most = max(topics, key=lambda qid: len(relevant[qid]))
-    if len(relevant[most]) >= min(args.adore_hits, len(vectors.docids)):
-        raise DenseHNError(
-            f"{args.qrels}: query {most!r} has {len(relevant[most])} relevant documents "
-            f"and adore_hits is {args.adore_hits}: no negative would be left; raise it"
-        )
+    require_negatives(args, topics, qrels, len(vectors.docids))
+    training.require_replaceable()
 
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder)

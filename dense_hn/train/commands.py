@@ -1,16 +1,11 @@
-"""The training stages by name, and how their arguments are parsed."""
+"""The training stages by name."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from dense_hn import DenseHNError
-from dense_hn.train import adore, star
-from dense_hn.train.trainer import ArgumentParser, DenseTrainingArguments
+from dense_hn.train import adore, arguments, star
+from dense_hn.train.trainer import DenseTrainingArguments
 
-STAGES = {
-    "star": (star.StarArguments, star.train, star.__doc__),
-    "adore": (adore.AdoreArguments, adore.train, adore.__doc__),
-}
+STAGES = {"star": star, "adore": adore}
 
 
 def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
@@ -19,28 +14,15 @@ def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
     Raises:
         DenseHNError: unknown or missing arguments, values out of range.
     """
-    arguments, _, text = STAGES[stage]
-    parser = ArgumentParser(
-        (arguments, DenseTrainingArguments),
-        prog=f"dense_hn.train {stage}",
+    return arguments.parse(
+        f"dense_hn.train {stage}",
+        [STAGES[stage].Arguments, DenseTrainingArguments],
+        argv,
         usage="%(prog)s --FLAG VALUE …",
-        description=text.splitlines()[0],
+        description=STAGES[stage].__doc__.splitlines()[0],
     )
-    try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
-        raise DenseHNError(f"{stage}: {error}") from error
-
-
-def argv_of(settings: Mapping[str, Any]) -> list[str]:
-    """A recipe's section as arguments: ``{"a": 1, "b": [2, 3]}`` → --a 1 --b 2 3."""
-    argv = []
-    for key, value in settings.items():
-        values = value if isinstance(value, list) else [value]
-        argv += [f"--{key}", *map(str, values)]
-    return argv
 
 
 def train(stage: str, argv: list[str]) -> None:
     """Run one training stage."""
-    STAGES[stage][1](*parse(stage, argv))
+    STAGES[stage].train(*parse(stage, argv))

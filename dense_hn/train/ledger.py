@@ -52,7 +52,7 @@ class Ledger:
             settings,
             [self._keys[stage] for stage in after],
         ]
-        key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         self._keys[name] = key
         done = self._records.get(name, {}).get("key") == key
         if done and all(output.exists() for output in outputs):

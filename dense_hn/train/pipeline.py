@@ -8,6 +8,7 @@ Under the output folder it writes
     qrels/NAME/   the qrels that the table was scored with
 """
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -21,9 +22,9 @@ from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
-from dense_hn.files import digest, require, whole_file
+from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import retrieve
-from dense_hn.train import adore, commands, star
+from dense_hn.train import adore, arguments, commands, star
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.recipe import Recipe
 
@@ -63,17 +64,22 @@ class Pipeline:
 
         pyserini.java_home()
         require_plain(self.model("adore"))
-        self.encoder_settings = dict(recipe.encoder)
-        self.source = self.encoder_settings.pop("source", None)
+        if importlib.util.find_spec("faiss") is None:
+            raise DenseHNError("faiss is not installed; run `pip install faiss-cpu`")
+        given_settings = dict(recipe.encoder)
+        self.source = given_settings.pop("source", None)
         if not isinstance(self.source, str):
             raise DenseHNError("encoder: source is missing: a folder or a hub name")
         locate(self.source)
-        EncoderSettings.of(self.encoder_settings)
+        typed = arguments.fill("encoder", EncoderSettings, given_settings)
+        self.encoder_settings = {name: getattr(typed, name) for name in given_settings}
         self.star = commands.parse("star", self._star_argv())
         self.adore = commands.parse("adore", self._adore_argv())
         if given:
-            for path in self._collection_files():
-                require(path, "part of the collection")
+            require_file(self.corpus, "the collection's corpus")
+            for split in ("train", self.split):
+                require_file(self.topics(split), f"the collection's {split} topics")
+                require_file(self.judged(split), f"the collection's {split} qrels")
 
     def model(self, name: str) -> Path:
         """Folder of an encoder: base, star or adore."""
@@ -133,10 +139,14 @@ class Pipeline:
         evaluated = (self.split, recipe.evaluate.hits)
 
         stage("collection", self._collection, [self.corpus], self._collection_key())
+        judgements = _digests([self.topics(self.split), self.judged(self.split)])
+        stage(
+            f"topics.{self.split}", self._judged, [], judgements, after=["collection"]
+        )
+        stage("base", self._base, [self.model("base")], self._base_key())
         stage("bm25.index", self._index, [self.index("bm25")], after=["collection"])
         self._bm25("train", depth)
         self._bm25(*evaluated)
-        stage("base", self._base, [self.model("base")], self._base_key())
         self._encode("base", after=["collection", "base"])
         self._search("base", "base", "train", depth)
         self._search("base", "base", *evaluated)
@@ -162,7 +172,7 @@ class Pipeline:
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
-            recipe.evaluate.measures,
+            [recipe.evaluate.measures, judgements],
             after=[f"{system}.{self.split}" for system in SYSTEMS],
         )
 
@@ -185,23 +195,26 @@ class Pipeline:
             [*lines, "", f"{self.recipe.name}, {self.split} topics", table]
         )
 
-    def _collection_key(self) -> list:
-        section = self.recipe.collection
-        given = self._collection_files() if section.folder else []
-        return [asdict(section), sys.version if section.pydoc else "", _digests(given)]
-
-    def _collection_files(self) -> list[Path]:
-        both = ("train", self.split)
-        splits = [path(split) for split in both for path in (self.topics, self.judged)]
-        return [self.corpus, *splits]
+    def _collection_key(self) -> list[str]:
+        packages = self.recipe.collection.pydoc
+        if packages:
+            return [sys.version, *packages, pydoc.sources_digest(packages)]
+        return _digests([self.corpus, self.topics("train"), self.judged("train")])
 
     def _collection(self) -> None:
         if self.recipe.collection.pydoc:
             pydoc.build(self.collection, self.recipe.collection.pydoc)
         corpus = read_corpus(self.corpus)
-        for split in ("train", self.split):
-            qrels = trec.read_qrels(self.judged(split))
-            trec.require_known(qrels, corpus, self.judged(split), self.corpus)
+        topics, qrels = trec.read_judged(self.topics("train"), self.judged("train"))
+        trec.require_known(qrels, corpus, self.judged("train"), self.corpus)
+        adore.require_negatives(self.adore[0], topics, qrels, len(corpus))
+
+    def _judged(self) -> None:
+        """Check the evaluated topics: what is judged is there."""
+        topics, qrels = self.topics(self.split), self.judged(self.split)
+        judged = trec.read_qrels(qrels)
+        trec.require_covered(judged, trec.read_topics(topics), qrels, topics, "text")
+        trec.require_known(judged, read_corpus(self.corpus), qrels, self.corpus)
 
     def _index(self) -> None:
         bm25.index(read_corpus(self.corpus), self.index("bm25"))
@@ -218,7 +231,7 @@ class Pipeline:
             f"bm25.{split}",
             search,
             [self.hits("bm25", split)],
-            [asdict(section), hits],
+            [asdict(section), hits, digest(self.topics(split))],
             after=["bm25.index"],
         )
 
@@ -257,7 +270,7 @@ class Pipeline:
             f"{name}.{split}",
             search,
             [self.hits(name, split)],
-            hits,
+            [hits, digest(self.topics(split))],
             after=[f"{passages}.encode", *after],
         )
 
@@ -284,7 +297,7 @@ def _with_files(stage: str, settings: Mapping, files: Mapping) -> list[str]:
     for name in files:
         if name in settings:
             raise DenseHNError(f"{stage}: {name} is filled in by the recipe; remove it")
-    return commands.argv_of({**settings, **files})
+    return arguments.argv_of({**settings, **files})
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

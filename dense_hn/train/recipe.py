@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError, bm25, evaluate
+from dense_hn.train import arguments
 
 SPLITS = ("train", "dev", "test")
 
@@ -32,8 +33,6 @@ class CollectionSection:
     def __post_init__(self) -> None:
         if bool(self.pydoc) == bool(self.folder):
             raise DenseHNError("collection: give either pydoc or folder")
-        if isinstance(self.pydoc, str):
-            raise DenseHNError("collection: pydoc is a list: [stdlib, numpy]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,6 +55,8 @@ class EvaluateSection:
     def __post_init__(self) -> None:
         if self.topics not in SPLITS[1:]:
             raise DenseHNError(f"evaluate: topics is {self.topics!r}, not dev or test")
+        if self.hits < 1:
+            raise DenseHNError(f"evaluate: hits is {self.hits}; it starts at 1")
         for measure in self.measures:
             evaluate.parse(measure)
 
@@ -97,31 +98,30 @@ def read(recipe: str, changes: Sequence[str] = ()) -> Recipe:
                 f"--set {change}: expected SECTION.KEY=VALUE with a section of "
                 f"{', '.join(known)}"
             )
-        sections.setdefault(section, {})[key] = _yaml(value, f"--set {change}")
+        sections[section] = sections.get(section) or {}
+        _mapping(sections[section], section)[key] = _yaml(value, f"--set {change}")
     for section in sections:
         if section not in known:
             raise DenseHNError(
                 f"{path}: unknown section {section!r}; there are {', '.join(known)}"
             )
     values = {
-        name: _section(kind, sections.get(name) or {}, f"{path}: {name}")
+        name: _section(kind, _mapping(sections.get(name) or {}, name), name)
         for name, kind in known.items()
     }
     return Recipe(name=path.stem, **values)
 
 
-def _section(kind: type, values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise DenseHNError(f"{where}: expected `key: value` lines")
-    if not is_dataclass(kind):
-        return values
-    known = [field.name for field in fields(kind)]
-    for key in values:
-        if key not in known:
-            raise DenseHNError(
-                f"{where}: unknown key {key!r}; there are {', '.join(known)}"
-            )
-    return kind(**values)
+def _mapping(section: object, name: str) -> dict[str, Any]:
+    if not isinstance(section, dict):
+        raise DenseHNError(f"{name}: expected `key: value` lines")
+    return section
+
+
+def _section(kind: type, settings: dict[str, Any], name: str) -> Any:
+    if is_dataclass(kind):
+        return arguments.fill(name, kind, settings)
+    return settings
 
 
 def _yaml(text: str, where: str) -> Any:

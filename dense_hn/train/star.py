@@ -29,7 +29,7 @@ from dense_hn.train.trainer import DenseTrainingArguments, TellEpoch, fit
 
 
 @dataclass(kw_only=True, slots=True)
-class StarArguments:
+class Arguments:
     """What STAR trains on, and how its loss is put together."""
 
     encoder: str = field(metadata={"help": "Start from this folder or hub name."})
@@ -172,7 +172,7 @@ class StarTrainer(Trainer):
         return (loss, {"scores": scores}) if return_outputs else loss
 
 
-def train(args: StarArguments, training: DenseTrainingArguments) -> None:
+def train(args: Arguments, training: DenseTrainingArguments) -> None:
     """Train with STAR and write the encoder to ``training.output_dir``.
 
     All input is read and checked before the encoder is loaded.
@@ -181,11 +181,8 @@ def train(args: StarArguments, training: DenseTrainingArguments) -> None:
         DenseHNError: a file that cannot be read, a docid that is not in the corpus, a
             topic without positives or negatives.
     """
-    topics = trec.read_topics(args.topics)
-    qrels = trec.read_qrels(args.qrels)
+    topics, qrels = trec.read_judged(args.topics, args.qrels)
     runs = [trec.read_run(path) for path in args.negatives]
-    relevant = {qid for qid in topics if trec.positives(qrels, qid)}
-    trec.require_covered(topics, relevant, args.topics, args.qrels, "relevant document")
     corpus = read_corpus(args.corpus)
     trec.require_known(qrels, corpus, args.qrels, args.corpus)
     for run, path in zip(runs, args.negatives, strict=True):
@@ -195,6 +192,7 @@ def train(args: StarArguments, training: DenseTrainingArguments) -> None:
         topics, negatives, args.topics, " or ".join(args.negatives), "negatives"
     )
 
+    training.require_replaceable()
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder, passage_encoder="")
     if args.dropout is not None:

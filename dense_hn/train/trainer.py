@@ -3,23 +3,27 @@
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch.utils.data import Dataset
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from dense_hn import DenseHNError
-from dense_hn.encoder import DenseEncoder
+from dense_hn import DenseHNError, encoder, files
 
 
 @dataclass
 class DenseTrainingArguments(TrainingArguments):
-    """transformers.TrainingArguments with defaults that suit these stages."""
+    """transformers.TrainingArguments with defaults that suit these stages.
+
+    ``output_dir`` is the encoder folder to write when it is given, and kept as
+    ``encoder_dir``; the Trainer's own files (checkpoints, logs) go to ``.NAME.training``
+    beside it until the encoder is whole.
+    """
 
     output_dir: str = field(
-        default=None, metadata={"help": "Encoder folder to write when training ends."}
+        default="", metadata={"help": "Encoder folder to write when training ends."}
     )
+    encoder_dir: str = field(init=False, default="")
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Leave as it is: batches are nested."}
     )
@@ -39,15 +43,19 @@ class DenseTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if not self.output_dir:
             raise DenseHNError("--output_dir is missing: where shall the encoder go?")
+        folder = Path(self.output_dir)
+        self.encoder_dir = str(folder)
+        self.output_dir = str(folder.with_name(f".{folder.name}.training"))
         super().__post_init__()
+        if self.eval_strategy != "no":
+            raise DenseHNError(
+                "--eval_strategy: there is no evaluation while training yet; leave it "
+                "at no, and score the encoder's run with dense_hn.evaluate"
+            )
 
-
-class ArgumentParser(HfArgumentParser):
-    """HfArgumentParser whose complaints are ours."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise argparse's message as a DenseHNError."""
-        raise DenseHNError(f"{self.prog}: {message}")
+    def require_replaceable(self) -> None:
+        """Refuse an output folder with other things in it, before the training."""
+        files.require_replaceable(self.encoder_dir, encoder.FILE)
 
 
 class TellEpoch(TrainerCallback):
@@ -65,15 +73,11 @@ class TellEpoch(TrainerCallback):
         self._dataset.epoch = int(state.epoch or 0)
 
 
-def fit(trainer: Trainer, encoder: DenseEncoder) -> None:
-    """Train, and save the encoder under the arguments' ``output_dir``.
-
-    The Trainer's own files (checkpoints, logs) stay in a folder beside it,
-    ``.NAME.training``, until the encoder is whole.
-    """
-    folder = Path(trainer.args.output_dir)
-    state = folder.with_name(f".{folder.name}.training")
-    trainer.args.output_dir = str(state)
-    trainer.train()
-    encoder.save(folder)
-    shutil.rmtree(state, ignore_errors=True)
+def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
+    """Train, and save the encoder where the arguments say."""
+    args = trainer.args
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if trainer.is_world_process_zero():
+        trained.save(args.encoder_dir)
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()

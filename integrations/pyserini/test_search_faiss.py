@@ -4,6 +4,7 @@ Runs the documented command lines and compares Pyserini's run with the in-proces
 same docids, scores to 1e-4, for every topic and hit.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -113,39 +114,42 @@ def test_a_second_call_does_nothing_and_prints_the_same_table(quickstart):
     table = report[report.index("quickstart, test topics") :]
     assert again.endswith(table)
     stages = again.partition("all ")[0].splitlines()[1:]
-    assert len(stages) == 15
+    assert len(stages) == 16
     assert all(line.endswith("(done before)") for line in stages)
 
 
-def test_the_table_is_what_pyserinis_own_evaluation_says(quickstart, tmp_path):
-    """`pyserini.eval.trec_eval` runs `java` from PATH: give it the one we found."""
-    root, report = quickstart
-    run = root / "runs" / "quickstart" / "adore.test.txt"
+def test_the_table_is_what_pyserinis_own_evaluation_says(quickstart):
+    """`pyserini.eval.trec_eval` runs `java` from PATH, which the runner takes care of."""
+    root, _ = quickstart
+    folder = root / "runs" / "quickstart"
     qrels = root / "qrels" / "quickstart" / "test.txt"
-    done = command(
-        *("pyserini.eval.trec_eval", "-c", "-m", "ndcg_cut.10", "-m", "recall.100"),
-        *(str(qrels), str(run)),
-        PATH=f"{pyserini.java_home()}/bin:{os.environ['PATH']}",
-        JAVA_HOME=str(pyserini.java_home()),
-    )
-    theirs = {
-        w[0]: float(w[2])
-        for w in map(str.split, done.stdout.splitlines())
-        if len(w) == 3 and w[1] == "all"
-    }
-    row = next(line for line in report.splitlines() if line.startswith("STAR+ADORE  "))
-    means = [float(cell) for cell in row.split() if cell[0] == "0" and len(cell) == 6]
-    assert means[1] == pytest.approx(theirs["ndcg_cut_10"], abs=1e-4)
-    assert means[2] == pytest.approx(theirs["recall_100"], abs=1e-4)
+    rows = json.loads((folder / "table.test.json").read_text())
+    for row, system in zip(rows, ("bm25", "base", "star", "adore"), strict=True):
+        done = command(
+            *("dense_hn.pyserini", "eval.trec_eval", "-c"),
+            *("-m", "ndcg_cut.10", "-m", "recall.100"),
+            *(str(qrels), str(folder / f"{system}.test.txt")),
+            PATH="/usr/bin:/bin",
+        )
+        lines = [line.split() for line in done.stdout.splitlines()]
+        theirs = {words[0]: float(words[2]) for words in lines if words[1:2] == ["all"]}
+        assert row["nDCG@10"]["mean"] == pytest.approx(theirs["ndcg_cut_10"], abs=6e-5)
+        assert row["R@100"]["mean"] == pytest.approx(theirs["recall_100"], abs=6e-5)
 
 
-def test_ance_in_pyserini(roberta, corpus, topics, tmp_path):
-    """The layout of ANCE, STAR and ADORE, which Pyserini 1.6 loads only when mended."""
-    encoder = DenseEncoder.load(str(roberta))
+PLAIN = {"pooling": "cls", "l2_norm": False, "query_prefix": "where is"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("roberta", {}), ("bert", {}), ("bert", PLAIN)]
+)
+def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, request):
+    """`ance`, which Pyserini 1.6 loads only when mended, and `auto` in two ways."""
+    encoder = DenseEncoder.load(str(request.getfixturevalue(name)), **settings)
     encoder.save(tmp_path / "encoder")
     vectors = encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
     export.export_flat(vectors, tmp_path / "index")
-    # A query longer than Pyserini's 64 tokens, and capitals, which ance keeps here.
+    # A query longer than any limit, and capitals, which ance keeps under transformers 5.
     topics = topics | {"long": "where is the red lamp " * 40, "capital": "The RED Lamp"}
     trec.write_topics(tmp_path / "topics.tsv", topics)
     arguments = export.search_command(

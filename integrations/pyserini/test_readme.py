@@ -1,0 +1,52 @@
+"""README's step-by-step commands, as written, on a collection made in the test."""
+
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+from dense_hn import trec
+from dense_hn.collections.jsonl import write_corpus
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def step_by_step() -> list[list[str]]:
+    """The words of every command in the block after "Or step by step"."""
+    block = README.read_text().partition("Or step by step")[2].split("```")[1]
+    return [shlex.split(line) for line in block.strip().splitlines()]
+
+
+def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, capsys):
+    write_corpus(tmp_path / "c" / "corpus" / "corpus.jsonl", corpus)
+    qids = list(topics)
+    for split, part in (("train", qids[:16]), ("test", qids[16:])):
+        trec.write_topics(
+            tmp_path / "c" / f"topics.{split}.tsv", {q: topics[q] for q in part}
+        )
+        trec.write_qrels(
+            tmp_path / "c" / f"qrels.{split}.txt", {q: qrels[q] for q in part}
+        )
+    monkeypatch.chdir(tmp_path)
+    commands = step_by_step()
+    assert len(commands) == 10
+    for python, m, module, *arguments in commands:
+        assert (python, m) == ("python", "-m")
+        if "roberta-base" in arguments:
+            arguments[arguments.index("roberta-base")] = str(roberta)
+            arguments += ["--passage_length", "32"]
+        if "--vectors" in arguments and module == "dense_hn.train":
+            arguments += ["--adore_hits", "20"]
+        if module == "dense_hn.train":
+            arguments += ["--max_steps", "2", "--use_cpu", "true"]
+            module += ".__main__"
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        importlib.import_module(module).main()
+    printed = capsys.readouterr().out
+    assert "bm25.test   " in printed
+    assert "8 topics" in printed
+    assert (
+        "python -m dense_hn.pyserini search.faiss --encoder-class ance "
+        "--encoder models/adore --index indexes/star" in printed
+    )
+    assert len(trec.read_run("runs/adore.test.txt")) == 8
