@@ -7,9 +7,10 @@ In memory they are plain dictionaries in file order, as pytrec_eval takes them:
 * run     ``{qid: {docid: score}}``
 
 Formats: topics are Pyserini's TSV (``qid<TAB>text``), qrels and runs are trec_eval's
-(4 columns; 6 columns).
+(4 columns; 6 columns); each is read gzipped, too, where the name ends in ``.gz``.
 """
 
+import gzip
 import math
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
@@ -215,8 +216,9 @@ def require_covered(
 
 def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
     """Yield (``file:line``, text); refuse empty lines and bytes that are not UTF-8."""
-    require_file(path, what)
-    with open(path, encoding="utf-8", newline="\n") as file:
+    path = require_file(path, what)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
         try:
             for number, line in enumerate(file, 1):
                 if not line.strip():
@@ -225,6 +227,10 @@ def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
         except UnicodeDecodeError as error:
             raise DenseHNError(
                 f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
+            ) from None
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise DenseHNError(
+                f"{path}: broken gzip ({error}); fetch it anew"
             ) from None
 
 

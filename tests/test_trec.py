@@ -1,5 +1,6 @@
 """Topics, qrels, runs: round trips, trec_eval's order, and clear refusals."""
 
+import gzip
 import itertools
 
 import pytest
@@ -19,6 +20,16 @@ def test_round_trips(tmp_path, topics, qrels, run):
     assert first[1] == "Q0"
     assert first[3] == "1"
     assert first[5] == "tag"
+
+
+def test_gzipped_files_are_read(tmp_path, run):
+    trec.write_run(tmp_path / "run", run, "tag")
+    packed = gzip.compress((tmp_path / "run").read_bytes())
+    (tmp_path / "run.gz").write_bytes(packed)
+    assert trec.read_run(tmp_path / "run.gz") == run
+    (tmp_path / "cut.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DenseHNError, match="cut.gz: broken gzip"):
+        trec.read_run(tmp_path / "cut.gz")
 
 
 @pytest.mark.parametrize("height", [0.0, 0.5, 61.3, -3000.7])
