@@ -42,15 +42,12 @@ def retrieve(
         for start in range(0, len(qids), BATCH):
             batch = qids[start : start + BATCH]
             found = search.top_k(queries[start : start + BATCH], matrix, hits)
-            for qid, scores, rows in zip(batch, *map(_lists, found), strict=True):
-                docids = [vectors.docids[row] for row in rows]
-                run[qid] = dict(zip(docids, scores, strict=True))
+            scores, rows = (tensor.tolist() for tensor in found)
+            for qid, best, places in zip(batch, scores, rows, strict=True):
+                docids = [vectors.docids[row] for row in places]
+                run[qid] = dict(zip(docids, best, strict=True))
             progress.update(len(batch))
     return run
-
-
-def _lists(tensor) -> list:
-    return tensor.tolist()
 
 
 def main() -> None:

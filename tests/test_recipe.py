@@ -1,5 +1,6 @@
 """Recipes: reading, refusing, and running each stage once."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -117,11 +118,18 @@ def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
     assert pass_over(first="changed", second="changed") == ["three"]
 
 
-def test_a_failed_stage_is_not_recorded(tmp_path):
-    def fail():
-        raise DenseHNError("broken")
+def test_a_failed_stage_is_forgotten(tmp_path):
+    """Back at the first settings, its outputs may be half of the second making."""
+    done = []
 
-    ledger = Ledger(tmp_path / "stages.json")
-    with pytest.raises(DenseHNError):
-        ledger.run("one", fail, [tmp_path / "one"])
-    assert not (tmp_path / "stages.json").exists()
+    def make(fail):
+        (tmp_path / "one").touch()
+        if fail:
+            raise DenseHNError("broken")
+        done.append("one")
+
+    for settings, fail in (("a", False), ("b", True), ("a", False)):
+        ledger = Ledger(tmp_path / "stages.json")
+        with pytest.raises(DenseHNError) if fail else contextlib.nullcontext():
+            ledger.run("one", lambda f=fail: make(f), [tmp_path / "one"], settings)
+    assert done == ["one", "one"]

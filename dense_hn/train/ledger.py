@@ -59,10 +59,16 @@ class Ledger:
             self._skipped.add(name)
             return
         tqdm.write(f"── {name}")
+        # Forgotten first: a stage that is interrupted may leave outputs of two makings.
+        if self._records.pop(name, None):
+            self._write()
         start = time.monotonic()
         work()
         seconds = time.monotonic() - start
         self._records[name] = {"key": key, "seconds": round(seconds, 1)}
+        self._write()
+
+    def _write(self) -> None:
         with whole_file(self._ledger) as partial:
             partial.write_text(json.dumps(self._records, indent=2) + "\n")
 
