@@ -48,7 +48,7 @@ class Arguments:
         default=1, metadata={"help": "Hard negatives drawn per query and epoch."}
     )
     star_loss: str = field(
-        default="infonce",
+        default="weighted",
         metadata={
             "help": "weighted: mean over hard pairs + alpha · mean over random pairs "
             "(Eq. 13); pooled: one mean over all pairs (released code); infonce: "
