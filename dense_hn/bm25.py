@@ -21,7 +21,10 @@ from dense_hn.files import require_folder, whole_folder
 log = logging.getLogger("dense_hn")
 
 K1, B = 0.9, 0.4
-BATCH = 256
+# Anserini keeps the stored text of every hit of a batch on the heap. Left alone, a JVM
+# takes a quarter of the machine's memory before it collects its garbage.
+BATCH = 32
+HEAP = "-Xmx2g"
 
 
 def index(corpus: Mapping[str, str], folder: str | Path) -> None:
@@ -103,7 +106,7 @@ def search(
 
 def _searcher(folder: Path):
     """Anserini's SimpleSearcher; lighter than Pyserini's, which imports torch."""
-    pyserini.start_jvm()
+    pyserini.start_jvm(HEAP)
     from jnius import autoclass
 
     return autoclass("io.anserini.search.SimpleSearcher")(str(folder))

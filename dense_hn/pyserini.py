@@ -52,8 +52,11 @@ def java_home() -> Path:
     )
 
 
-def start_jvm() -> None:
+def start_jvm(*options: str) -> None:
     """Start the JVM with Anserini on its class path; nothing if one is running.
+
+    Args:
+        options: of the JVM, as its command line takes them.
 
     Raises:
         DenseHNError: no JDK, or no Pyserini.
@@ -71,7 +74,7 @@ def start_jvm() -> None:
     # pyserini.eval.trec_eval runs `java` from PATH.
     os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
-    jnius_config.add_options("--enable-native-access=ALL-UNNAMED")
+    jnius_config.add_options("--enable-native-access=ALL-UNNAMED", *options)
     if java_version(home) >= 23:
         # Lucene 9 reads its index through it; Java would warn at every start.
         jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
