@@ -7,6 +7,7 @@ python -m dense_hn.bm25 search --index indexes/bm25 --topics topics.tsv --output
 import argparse
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -43,21 +44,36 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
         command += ["--generator", "DefaultLuceneDocumentGenerator"]
         command += ["--index", str(partial), "--threads", str(os.cpu_count())]
         command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
-        with tqdm(
-            total=len(corpus), desc="Indexing for BM25", unit=" documents"
-        ) as progress:
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            progress.update(len(corpus))
+        lines = _run(command, len(corpus))
         (source / "corpus.jsonl").unlink()
         source.rmdir()
-        documents = (
-            _searcher(partial).get_total_num_docs() if not done.returncode else 0
-        )
+        documents = 0
+        if any(partial.glob("segments_*")):
+            searcher = _searcher(partial)
+            documents = searcher.get_total_num_docs()
+            searcher.close()
         if documents != len(corpus):
-            tail = " | ".join((done.stdout + done.stderr).strip().splitlines()[-3:])
             raise DenseHNError(
-                f"{folder}: Lucene indexed {documents} of {len(corpus)} documents: {tail}"
+                f"{folder}: Lucene indexed {documents} of {len(corpus)} documents: "
+                f"{' | '.join(lines[-3:])}"
             )
+
+
+def _run(command: list[str], documents: int) -> list[str]:
+    """Run the indexer, show how far it says it is, and return what it printed."""
+    lines = []
+    with (
+        tqdm(total=documents, desc="Indexing for BM25", unit=" documents") as progress,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        for line in process.stdout:
+            lines.append(line.strip())
+            said = re.search(r"([\d,]+) documents indexed", line)
+            if said:
+                progress.update(int(said[1].replace(",", "")) - progress.n)
+    return lines
 
 
 def search(

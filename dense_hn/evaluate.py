@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", help="TREC runs, each compared to the last")
     args = parser.parse_args()
     qrels = trec.read_qrels(args.qrels)
-    stems = [Path(path).stem for path in args.runs]
+    stems = [Path(path.removesuffix(".gz")).stem for path in args.runs]
     names = stems if len(set(stems)) == len(stems) else args.runs
     runs = {
         name: trec.read_run(path) for name, path in zip(names, args.runs, strict=True)
