@@ -53,9 +53,10 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
             documents = searcher.get_total_num_docs()
             searcher.close()
         if documents != len(corpus):
+            wrong = [line for line in lines if "ERROR" in line or "Exception" in line]
             raise DenseHNError(
                 f"{folder}: Lucene indexed {documents} of {len(corpus)} documents: "
-                f"{' | '.join(lines[-3:])}"
+                f"{' | '.join((wrong or lines)[-3:])}"
             )
 
 
@@ -125,7 +126,8 @@ def _searcher(folder: Path):
     pyserini.start_jvm(HEAP)
     from jnius import autoclass
 
-    return autoclass("io.anserini.search.SimpleSearcher")(str(folder))
+    # Absolute: Java keeps the working directory that it was started in.
+    return autoclass("io.anserini.search.SimpleSearcher")(str(folder.resolve()))
 
 
 def main() -> None:
