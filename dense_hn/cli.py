@@ -8,7 +8,7 @@ from dense_hn import DenseHNError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command's ``main``; a DenseHNError becomes one line and status 2."""
+    """Run a command's ``main``; a DenseHNError becomes one line and status 2, Ctrl-C 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dense_hn").setLevel(logging.INFO)
     try:
@@ -16,3 +16,6 @@ def run(main: Callable[[], None]) -> None:
     except DenseHNError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -305,8 +305,11 @@ def locate(source: str) -> str:
     """Turn ``package:NAME/FOLDER`` into a path; leave folders and hub names alone.
 
     Raises:
-        DenseHNError: the package is not installed or has no such folder.
+        DenseHNError: the package is not installed or has no such folder; a path that
+            is none.
     """
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise DenseHNError(f"{source}: no such encoder folder; check the path")
     if not source.startswith("package:"):
         return source
     name, _, folder = source.removeprefix("package:").partition("/")

@@ -75,9 +75,13 @@ def start_jvm(*options: str) -> None:
     os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
     jnius_config.add_options("--enable-native-access=ALL-UNNAMED", *options)
+    # Leave SIGINT and SIGTERM to Python: Java's handlers crash a process with torch.
+    jnius_config.add_options("-Xrs")
     if java_version(home) >= 23:
-        # Lucene 9 reads its index through it; Java would warn at every start.
+        # Lucene 9 reads its index in the old way there; both would warn at every start.
         jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
+        memory = "org.apache.lucene.store.MMapDirectory.enableMemorySegments"
+        jnius_config.add_options(f"-D{memory}=false")
     if "jdk.incubator.vector" in release(home).get("MODULES", ""):
         jnius_config.add_options("--add-modules=jdk.incubator.vector")
     import jnius  # noqa: F401 (starts the JVM)

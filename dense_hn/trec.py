@@ -189,7 +189,8 @@ def require_known(
         qid, docid = unknown[0]
         raise DenseHNError(
             f"{path}: docid {docid!r} (query {qid!r}) is not in {corpus_path}; "
-            f"{len(unknown)} such lines; use the corpus that this file was made for"
+            f"{len(unknown)} such lines; use the corpus that this file was made for, or "
+            "remove them"
         )
 
 

@@ -184,8 +184,11 @@ def test_encoders_that_cannot_be_are_refused(bert, tmp_path):
             l2_norm=False,
             query_length=64,
         )
-    with pytest.raises(DenseHNError, match="absent: cannot be loaded as an encoder"):
+    with pytest.raises(DenseHNError, match="absent: no such encoder folder"):
         DenseEncoder.load(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DenseHNError, match="empty: cannot be loaded as an encoder"):
+        DenseEncoder.load(str(tmp_path / "empty"))
     with pytest.raises(DenseHNError, match="pip install no-such-package"):
         locate("package:no_such_package/model")
     with pytest.raises(DenseHNError, match="no folder 'nowhere'"):

@@ -52,7 +52,8 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
     [
         (["encoder.source=package:no_such_package/x"], "no_such_package is not inst"),
         (["encoder.poling=cls"], "unknown key 'poling'"),
-        (["star.loss=x"], "--loss"),
+        (["star.loss=x"], "star: unknown setting 'loss'"),
+        (["star.max_step=5"], "'max_step'; did you mean 'max_steps'"),
         (["star.negatives=[oracle]"], "negatives is \\['oracle'\\]"),
         (["adore.metric_cut=0"], "metric_cut start at 1"),
         (["star.corpus=elsewhere"], "star: corpus is filled in by the recipe"),

@@ -307,7 +307,7 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"star_loss": "triplet"}, "invalid choice: 'triplet'"),
         ({"negatives_depth": 0}, "negatives_depth and negatives_per_query start at 1"),
         ({"alpha": -1}, "alpha is -1.0"),
-        ({"learning_rte": 1}, "--learning_rte"),
+        ({"learning_rte": 1}, "'learning_rte'; did you mean 'learning_rate'"),
         ({"eval_strategy": "steps"}, "no evaluation while training yet"),
     ],
 )

@@ -1,5 +1,6 @@
 """Settings, from a command line or a recipe, to a checked dataclass."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -29,11 +30,20 @@ def parse(name: str, kinds: Sequence[type], argv: list[str], **about: str) -> tu
     Raises:
         DenseHNError: unknown or missing arguments, values out of range.
     """
-    parser = ArgumentParser(kinds, prog=name, **about)
+    parser = ArgumentParser(kinds, prog=name, allow_abbrev=False, **about)
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            argv, look_for_args_file=False, return_remaining_strings=True
+        )
     except (ValueError, ImportError) as error:
         raise DenseHNError(f"{name}: {error}") from error
+    if unknown:
+        key = unknown[0].lstrip("-")
+        known = [field.name for kind in kinds for field in fields(kind)]
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see --help"
+        raise DenseHNError(f"{name}: unknown setting {key!r}; {hint}")
+    return tuple(parsed)
 
 
 def fill(name: str, kind: type, settings: Mapping[str, Any]) -> Any:
