@@ -17,7 +17,8 @@ import yaml
 from dense_hn import DenseHNError, bm25, evaluate
 from dense_hn.train import arguments
 
-SPLITS = ("train", "dev", "test")
+# Splits that can be evaluated; the third, train, is trained on.
+EVALUATED = ("dev", "test")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,7 +54,7 @@ class EvaluateSection:
     measures: list[str] = field(default_factory=lambda: list(evaluate.MEASURES))
 
     def __post_init__(self) -> None:
-        if self.topics not in SPLITS[1:]:
+        if self.topics not in EVALUATED:
             raise DenseHNError(f"evaluate: topics is {self.topics!r}, not dev or test")
         if self.hits < 1:
             raise DenseHNError(f"evaluate: hits is {self.hits}; it starts at 1")
