@@ -67,47 +67,136 @@ STAR_LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def margin_mse(
+    positive: Tensor,
+    scores: Tensor,
+    pairs: Tensor,
+    teacher_positive: Tensor,
+    teacher: Tensor,
+) -> Tensor:
+    """Margin-MSE: the mean squared difference of the student's and teacher's margins.
+
+    Over the pairs, ((s(q,p) − s(q,n)) − (t(q,p) − t(q,n)))².
+
+    Args:
+        positive: [B] the student's score of each query's positive.
+        scores: [B, M] the student's scores of all documents of the batch.
+        pairs: [B, M] True where the document is a negative that the teacher scored.
+        teacher_positive: [B] the teacher's score of each query's positive.
+        teacher: [B, M] the teacher's scores; anything where ``pairs`` is False.
+
+    Source: Hofstätter et al., arXiv 2010.02666, section 4.1.
+    """
+    ours = positive[:, None] - scores
+    theirs = teacher_positive[:, None] - teacher
+    # Masked before squaring, so that what the teacher did not score has no gradient.
+    gap = torch.where(pairs, ours - theirs, 0)
+    return _masked_mean(gap**2, pairs)
+
+
+def kl_divergence(
+    positive: Tensor,
+    scores: Tensor,
+    pairs: Tensor,
+    teacher_positive: Tensor,
+    teacher: Tensor,
+) -> Tensor:
+    """KL divergence of the student's softmax from the teacher's, per query.
+
+    Both over the query's positive and its negatives in ``pairs``:
+    Σ_d P_t(d)·(log P_t(d) − log P_s(d)); the mean over the queries that have a pair.
+
+    Arguments as in :func:`margin_mse`.
+
+    Source: Hinton et al., arXiv 1503.02531, on lists of documents as in RocketQAv2
+    (arXiv 2110.07367, section 3.2).
+    """
+    ours = torch.cat([positive[:, None], scores], dim=1)
+    theirs = torch.cat([teacher_positive[:, None], teacher], dim=1)
+    own = torch.ones_like(pairs[:, :1])
+    listed = torch.cat([own, pairs], dim=1)
+    ours = ours.masked_fill(~listed, -torch.inf).log_softmax(dim=1)
+    theirs = theirs.masked_fill(~listed, -torch.inf).log_softmax(dim=1)
+    gap = torch.where(listed, theirs - ours, 0)
+    return _masked_mean((theirs.exp() * gap).sum(dim=1), pairs.any(dim=1))
+
+
+DISTILLATIONS: dict[str, Callable[..., Tensor]] = {
+    "margin-mse": margin_mse,
+    "kl": kl_divergence,
+}
+
+
 def lambda_loss(
     positive: Tensor,
     positive_rank: Tensor,
-    is_positive: Tensor,
+    grade: Tensor,
     retrieved: Tensor,
     is_negative: Tensor,
     cut: int,
+    metric: str = "RR",
 ) -> Tensor:
-    """ADORE's LambdaLoss: pairs weighted by what swapping them does to RR@cut.
+    """ADORE's LambdaLoss: pairs weighted by what swapping them does to a metric.
 
-    Per query, the mean over its pairs (positive i, negative j) of
-    w_ij·softplus(s_j − s_i) with w_ij = |m(r_i) − m(r_j)|, m(r) = 1/r for r ≤ cut and 0
-    beyond; then the mean over the queries that have a pair. r is the rank in the
-    retrieved list; a positive that was not retrieved stands behind it
-    (:func:`positive_ranks`).
+    Per query, the mean over its pairs (i relevant, j less so) of
+    w_ij·softplus(s_j − s_i); then the mean over the queries that have a pair. r is the
+    rank in the retrieved list; a positive that was not retrieved stands behind it
+    (:func:`positive_ranks`). By ``metric``:
+
+    * ``RR``: w_ij = |m(r_i) − m(r_j)|, m(r) = 1/r for r ≤ cut and 0 beyond; relevant
+      is relevant, whatever the grade.
+    * ``nDCG``: w_ij = |g_i − g_j|·|m(r_i) − m(r_j)| / ideal DCG@cut, m(r) =
+      1/log2(1 + r) for r ≤ cut and 0 beyond, gains g as graded; two positives of
+      different grade are a pair as well.
+    * ``none``: w_ij = 1, every pair as RankNet has it.
 
     Args:
         positive: [B, P] scores of the queries' positives, padded.
         positive_rank: [B, P] their ranks, from 1.
-        is_positive: [B, P] False where padded.
+        grade: [B, P] their relevance, 1 or more; 0 where padded.
         retrieved: [B, K] scores of the retrieved list; column j has rank j + 1.
-        is_negative: [B, K] False where the hit is a known positive.
-        cut: ranks beyond it are worth nothing.
+        is_negative: [B, K] False where the hit is a known positive, or left out.
+        cut: ranks beyond it are worth nothing; without meaning for ``none``.
+        metric: one of :data:`LAMBDA_METRICS`.
 
     Source: paper, section 5.2, and its released code (which leaves out positives that
-    were not retrieved when another one was).
+    were not retrieved when another one was); nDCG's weights are LambdaRank's, with the
+    gains of trec_eval's ndcg_cut.
     """
-    rank = torch.arange(1, retrieved.shape[1] + 1, device=retrieved.device)
-    of_positive = reciprocal_rank(positive_rank.to(retrieved.dtype), cut)
-    of_hit = reciprocal_rank(rank.to(retrieved.dtype), cut)
-    weight = (of_positive[:, :, None] - of_hit[None, None, :]).abs()
-    loss = weight * pairwise(positive[:, :, None], retrieved[:, None, :])
-    pair = is_positive[:, :, None] & is_negative[:, None, :]
+    gain = grade if metric == "nDCG" else grade.clamp(max=1)
+    gain = gain.to(positive.dtype)
+    # Whom a positive may stand above: the hits, and the other positives.
+    hits = torch.arange(1, retrieved.shape[1] + 1, device=retrieved.device)
+    ranks = torch.cat([hits.expand(len(grade), -1), positive_rank], dim=1)
+    scores = torch.cat([retrieved, positive], dim=1)
+    gains = torch.cat([torch.zeros_like(retrieved), gain], dim=1)
+    listed = torch.cat([is_negative, grade > 0], dim=1)
+    pair = (gain[:, :, None] > gains[:, None, :]) & listed[:, None, :]
+
+    loss = pairwise(positive[:, :, None], scores[:, None, :])
+    if metric != "none":
+        of_other = worth(ranks.to(gain.dtype), cut, metric)
+        of_positive = of_other[:, retrieved.shape[1] :]
+        loss = loss * (of_positive[:, :, None] - of_other[:, None, :]).abs()
+    if metric == "nDCG":
+        places = torch.arange(1, gain.shape[1] + 1, device=gain.device)
+        best = gain.sort(dim=1, descending=True).values
+        ideal = (best * worth(places.to(gain.dtype), cut, metric)).sum(dim=1)
+        change = gain[:, :, None] - gains[:, None, :]
+        # A row without positives has no pair, and must not divide by zero.
+        loss = loss * change / ideal.clamp(min=1e-6)[:, None, None]
     pairs = pair.sum(dim=(1, 2))
     per_query = torch.where(pair, loss, 0).sum(dim=(1, 2)) / pairs.clamp(min=1)
     return per_query.sum() / (pairs > 0).sum().clamp(min=1)
 
 
-def reciprocal_rank(rank: Tensor, cut: int) -> Tensor:
-    """m(r) = 1/r for r ≤ cut, else 0, for float ranks of any shape."""
-    return torch.where(rank <= cut, 1 / rank, 0)
+LAMBDA_METRICS = ("RR", "nDCG", "none")
+
+
+def worth(rank: Tensor, cut: int, metric: str) -> Tensor:
+    """m(r) of RR (1/r) or nDCG (1/log2(1 + r)) for float ranks; 0 beyond the cut."""
+    value = 1 / torch.log2(1 + rank) if metric == "nDCG" else 1 / rank
+    return torch.where(rank <= cut, value, 0)
 
 
 def positive_ranks(

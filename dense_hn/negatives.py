@@ -1,13 +1,19 @@
-"""Which documents a query is trained against."""
+"""Which documents a query is trained against, besides the batch's.
+
+Every source draws by docid, leaves out what the query excludes (its known positives,
+and what a teacher suspects to be one), and draws by seed, epoch and query alone,
+whatever the batches and processes.
+"""
 
 import random
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from dense_hn import trec
 
 
 class StaticNegatives:
-    """The best hits of TREC runs, known positives removed by docid.
+    """A window of the best hits of TREC runs.
 
     Source: STAR's static hard negatives (paper, section 5.1): the top 200 of the
     warm-up model, drawn anew for each query and epoch.
@@ -16,36 +22,73 @@ class StaticNegatives:
     def __init__(
         self,
         runs: Sequence[Mapping[str, Mapping[str, float]]],
-        qrels: Mapping[str, Mapping[str, int]],
+        excluded: Mapping[str, AbstractSet[str]],
         depth: int,
-        seed: int,
+        number: int,
+        seed: object,
+        skip: int = 0,
     ) -> None:
-        """Take the first ``depth`` hits of each run, in trec_eval's order.
+        """Take the hits of rank ``skip`` + 1 to ``depth`` of each run.
 
         Args:
-            runs: ``{qid: {docid: score}}`` each; a document in several counts once.
-            qrels: judgements; documents of relevance 1 or more are never negatives.
-            depth: hits of each run to keep, before positives are removed.
+            runs: ``{qid: {docid: score}}`` each, in trec_eval's order; a document in
+                several counts once.
+            excluded: docids that are never negatives, by query; they keep their ranks.
+            depth: last rank of the window.
+            number: negatives drawn per query.
             seed: of the draws.
+            skip: best hits of each run to leave out.
         """
+        self._number = number
         self._seed = seed
         self._hits: dict[str, list[str]] = {}
         for run in runs:
             for qid, hits in run.items():
-                positives = set(trec.positives(qrels, qid))
-                best = [d for d in trec.ranked(hits)[:depth] if d not in positives]
-                merged = dict.fromkeys(self._hits.get(qid, []) + best)
+                window = trec.ranked(hits)[skip:depth]
+                left = [d for d in window if d not in excluded.get(qid, ())]
+                merged = dict.fromkeys(self._hits.get(qid, []) + left)
                 if merged:
                     self._hits[qid] = list(merged)
 
     def __contains__(self, qid: str) -> bool:
         return qid in self._hits
 
-    def draw(self, qid: str, epoch: int, number: int) -> list[str]:
-        """``number`` different docids for a query (all of them if there are fewer).
+    def hits(self, qid: str) -> list[str]:
+        """All that is drawn from for a query."""
+        return self._hits.get(qid, [])
 
-        The draw depends on seed, epoch and query only, not on batches or processes.
-        """
-        hits = self._hits[qid]
+    def draw(self, qid: str, epoch: int) -> list[str]:
+        """Different docids for a query: all of them if there are too few."""
+        hits = self.hits(qid)
         chosen = random.Random(f"{self._seed} {epoch} {qid}")
-        return chosen.sample(hits, min(number, len(hits)))
+        return chosen.sample(hits, min(self._number, len(hits)))
+
+
+class RandomNegatives:
+    """Documents of the whole corpus, each as likely as any other.
+
+    Source: the random negatives of the paper's section 3 and its "Rand Neg" rows.
+    """
+
+    def __init__(
+        self,
+        docids: Sequence[str],
+        excluded: Mapping[str, AbstractSet[str]],
+        number: int,
+        seed: object,
+    ) -> None:
+        """Draw ``number`` per query of ``docids``, none of a query's ``excluded``."""
+        self._docids = docids
+        self._excluded = excluded
+        self._number = number
+        self._seed = seed
+
+    def draw(self, qid: str, epoch: int) -> list[str]:
+        """Different docids for a query: all that are left if there are too few."""
+        excluded = self._excluded.get(qid, frozenset())
+        # As many more as may turn out to be excluded.
+        wanted = min(self._number + len(excluded), len(self._docids))
+        chosen = random.Random(f"{self._seed} random {epoch} {qid}")
+        rows = chosen.sample(range(len(self._docids)), wanted)
+        left = [self._docids[row] for row in rows if self._docids[row] not in excluded]
+        return left[: self._number]

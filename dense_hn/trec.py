@@ -159,15 +159,28 @@ def positives(qrels: Mapping[str, Mapping[str, int]], qid: str) -> list[str]:
     return [docid for docid, level in qrels.get(qid, {}).items() if level > 0]
 
 
+def at_level(qrels: Mapping[str, Mapping[str, int]], level: int) -> Qrels:
+    """The same judgements, those below ``level`` turned to 0 (not relevant)."""
+    return {
+        qid: {docid: grade if grade >= level else 0 for docid, grade in judged.items()}
+        for qid, judged in qrels.items()
+    }
+
+
 def read_judged(
-    topics_path: str | Path, qrels_path: str | Path
+    topics_path: str | Path, qrels_path: str | Path, level: int = 1
 ) -> tuple[Topics, Qrels]:
     """Read training topics and their qrels; every topic needs a relevant document.
+
+    Args:
+        topics_path: TSV file.
+        qrels_path: TREC qrels.
+        level: judgements from it on are relevant; those below come back as 0.
 
     Raises:
         DenseHNError: a line that cannot be read, or a topic without a relevant document.
     """
-    topics, qrels = read_topics(topics_path), read_qrels(qrels_path)
+    topics, qrels = read_topics(topics_path), at_level(read_qrels(qrels_path), level)
     judged = {qid for qid in topics if positives(qrels, qid)}
     require_covered(topics, judged, topics_path, qrels_path, "relevant document")
     return topics, qrels

@@ -1,17 +1,14 @@
 """STAR and ADORE through the Trainer: batches, losses, determinism, refusals."""
 
-import math
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from dense_hn import DenseHNError, trec
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.negatives import StaticNegatives
-from dense_hn.train import adore, arguments, commands, star
+from dense_hn.train import arguments, commands, joint
 
 FAST = ["--max_steps", "6", "--per_device_train_batch_size", "8"]
 FAST += ["--learning_rate", "1e-3", "--disable_tqdm", "true", "--use_cpu", "true"]
@@ -39,77 +36,6 @@ def vectors(bert, tmp_path, corpus):
     return tmp_path / "vectors"
 
 
-def test_star_batch_masks(bert, corpus, topics, qrels, run):
-    """Masks against their definition, for a batch with repeated and known documents."""
-    encoder = DenseEncoder.load(str(bert))
-    items = [
-        {"qid": "q0", "query": "x", "positive": "red-lamp", "negatives": ["red-door"]},
-        {
-            "qid": "q1",
-            "query": "y",
-            "positive": "red-chair",
-            "negatives": ["red-stone"],
-        },
-        {"qid": "q2", "query": "z", "positive": "red-river", "negatives": ["red-lamp"]},
-    ]
-    batch = star.StarCollator(encoder, corpus, qrels)(items)
-    docids = ["red-lamp", "red-chair", "red-river", "red-door", "red-stone", "red-lamp"]
-    assert len(batch["passages"]["input_ids"]) == 6
-    for b, item in enumerate(items):
-        relevant = trec.positives(qrels, item["qid"])
-        for m, docid in enumerate(docids):
-            own = m == b or docid in item["negatives"] and m == 3 + b
-            assert batch["hard"][b, m] == (m == 3 + b and docid not in relevant)
-            assert batch["random"][b, m] == (not own and docid not in relevant)
-    # q0 has two positives: neither is a negative, wherever it stands.
-    assert batch["random"][0].tolist() == [False, True, True, False, False, False]
-
-
-@pytest.mark.parametrize("name", ["weighted", "pooled", "infonce"])
-def test_star_loss_of_a_batch_equals_a_loop(
-    name, bert, corpus, topics, qrels, run, tmp_path
-):
-    """From texts to loss: vectors from encode_texts, the loss from its definition."""
-    encoder = DenseEncoder.load(str(bert))
-    negatives = StaticNegatives([run], qrels, depth=20, seed=3)
-    dataset = star.StarDataset(topics, qrels, negatives, per_query=2, seed=3)
-    items = [dataset[i] for i in range(5)]
-    batch = star.StarCollator(encoder, corpus, qrels)(items)
-    _, training = commands.parse(
-        "star",
-        star_argv(
-            dict.fromkeys(("corpus", "topics", "qrels", "run"), "x"),
-            "x",
-            tmp_path / "out",
-        ),
-    )
-    trainer = star.StarTrainer(model=encoder, args=training, star_loss=name, alpha=0.3)
-    encoder.eval()
-    with torch.no_grad():
-        loss = trainer.compute_loss(encoder, batch).item()
-
-    queries = encode_texts(encoder, [item["query"] for item in items], "query").double()
-    docs = [(b, item["positive"]) for b, item in enumerate(items)]
-    docs += [(b, d) for b, item in enumerate(items) for d in item["negatives"]]
-    passages = encode_texts(encoder, [corpus[d] for _, d in docs], "passage").double()
-    hard, random, entropy = [], [], []
-    for b, item in enumerate(items):
-        score = [20 * float(queries[b] @ p) for p in passages]
-        exponentials = [math.exp(score[b])]
-        for m, (owner, docid) in enumerate(docs):
-            if docid not in trec.positives(qrels, item["qid"]):
-                pair = math.log1p(math.exp(score[m] - score[b]))
-                (hard if owner == b else random).append(pair)
-                exponentials.append(math.exp(score[m]))
-        entropy.append(math.log(sum(exponentials)) - score[b])
-    mean = {
-        "weighted": sum(hard) / len(hard) + 0.3 * sum(random) / len(random),
-        "pooled": sum(hard + random) / len(hard + random),
-        "infonce": sum(entropy) / len(entropy),
-    }
-    assert loss == pytest.approx(mean[name], rel=1e-5)
-
-
 def test_star_trains_and_is_the_same_every_time(bert, files, tmp_path):
     for name in ("one", "two"):
         commands.train("star", star_argv(files, bert, tmp_path / name))
@@ -123,58 +49,18 @@ def test_star_trains_and_is_the_same_every_time(bert, files, tmp_path):
 def test_every_epoch_draws_other_negatives(bert, files, tmp_path, monkeypatch):
     """24 topics in batches of 8: three steps an epoch, the epoch told to the dataset."""
     seen = []
-    collate = star.StarCollator.__call__
+    collate = joint.JointCollator.__call__
     monkeypatch.setattr(
-        star.StarCollator,
+        joint.JointCollator,
         "__call__",
         lambda self, items: seen.extend(items) or collate(self, items),
     )
     commands.train("star", star_argv(files, bert, tmp_path / "out"))
     assert len(seen) == 48
-    first = {item["qid"]: item["negatives"] for item in seen[:24]}
-    second = {item["qid"]: item["negatives"] for item in seen[24:]}
+    first = {item["qid"]: item["hard"] for item in seen[:24]}
+    second = {item["qid"]: item["hard"] for item in seen[24:]}
     assert first.keys() == second.keys()
     assert first != second
-
-
-def test_adore_loss_of_a_batch_equals_a_loop(
-    bert, vectors, files, qrels, topics, tmp_path
-):
-    """Retrieval and LambdaLoss from their definitions, over the whole corpus."""
-    _, training = commands.parse(
-        "adore", adore_argv(files, bert, vectors, tmp_path / "o")
-    )
-    encoder = DenseEncoder.load(str(bert))
-    matrix = Vectors.load(vectors)
-    dataset = adore.AdoreDataset(topics, qrels, matrix.docids)
-    trainer = adore.AdoreTrainer(
-        model=encoder, args=training, vectors=matrix.matrix, hits=10, metric_cut=4
-    )
-    batch = adore.AdoreCollator(encoder)([dataset[i] for i in range(6)])
-    encoder.train()
-    loss = trainer.compute_loss(encoder, batch).item()
-
-    m = lambda rank: 1 / rank if rank <= 4 else 0
-    total = 0.0
-    texts = list(topics.values())[:6]
-    queries = encode_texts(encoder, texts, "query").double()
-    for qid, query in zip(list(topics)[:6], queries, strict=True):
-        scores = 20 * matrix.matrix.double() @ query
-        order = scores.argsort(descending=True).tolist()
-        relevant = {matrix.docids.index(d) for d in trec.positives(qrels, qid)}
-        rank = {row: r for r, row in enumerate(order[:10], 1)}
-        behind = [row for row in order[10:] if row in relevant]
-        rank |= {row: 11 + n for n, row in enumerate(behind)}
-        pairs = [
-            abs(m(rank[i]) - m(rank[j]))
-            * math.log1p(math.exp(float(scores[j] - scores[i])))
-            for i in relevant
-            for j in order[:10]
-            if j not in relevant
-        ]
-        total += sum(pairs) / len(pairs)
-    assert loss == pytest.approx(total / 6, rel=1e-5)
-    assert loss > 0
 
 
 def test_adore_trains_the_query_side_only(
@@ -267,7 +153,7 @@ def test_nothing_stands_under_the_final_name_while_training(
         assert not (tmp_path / "out").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(star.StarTrainer, "compute_loss", stop)
+    monkeypatch.setattr(joint.JointTrainer, "compute_loss", stop)
     with pytest.raises(KeyboardInterrupt):
         commands.train("star", star_argv(files, bert, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -278,7 +164,7 @@ def test_training_resumes_from_a_checkpoint(bert, files, tmp_path):
     keep = ["--save_strategy", "steps", "--save_steps", "4"]
     argv = [*star_argv(files, bert, tmp_path / "out"), *keep]
     saved = tmp_path / "kept"
-    save = star.StarTrainer._save_checkpoint
+    save = joint.JointTrainer._save_checkpoint
 
     def save_and_keep(self, *arguments):
         save(self, *arguments)
@@ -287,7 +173,7 @@ def test_training_resumes_from_a_checkpoint(bert, files, tmp_path):
             shutil.copytree(checkpoint, saved)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(star.StarTrainer, "_save_checkpoint", save_and_keep)
+        patch.setattr(joint.JointTrainer, "_save_checkpoint", save_and_keep)
         commands.train("star", argv)
     argv = star_argv(files, bert, tmp_path / "resumed")
     commands.train("star", [*argv, "--resume_from_checkpoint", str(saved)])
@@ -305,8 +191,14 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
     ("change", "message"),
     [
         ({"star_loss": "triplet"}, "invalid choice: 'triplet'"),
-        ({"negatives_depth": 0}, "negatives_depth and negatives_per_query start at 1"),
+        ({"negatives_depth": 0}, "negatives_skip is 0 and negatives_depth 0"),
+        ({"negatives_per_query": [1, 1]}, "for the 1 runs together, or one for each"),
+        ({"random_per_query": -1}, "random_per_query is -1"),
         ({"alpha": -1}, "alpha is -1.0"),
+        ({"relevance_level": 0}, "relevance_level is 0"),
+        ({"teacher": "run"}, "nothing uses its scores"),
+        ({"star_loss": "kl"}, "kl needs a teacher's run"),
+        ({"drop_max_score": "nan"}, "drop_max_score is nan"),
         ({"learning_rte": 1}, "'learning_rte'; did you mean 'learning_rate'"),
         ({"eval_strategy": "steps"}, "no evaluation while training yet"),
     ],

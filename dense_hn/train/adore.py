@@ -11,6 +11,7 @@ Source: arXiv 2104.08051, section 5.2.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,28 +22,42 @@ from torch.utils.data import Dataset
 from transformers import Trainer, set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
+from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
+from dense_hn.false_negatives import Filter, Report
+from dense_hn.train.supervision import Supervision, SupervisionArguments
 from dense_hn.train.trainer import DenseTrainingArguments, fit
 
+DYNAMIC = "hits of the step, by its scores"
 
-@dataclass(kw_only=True, slots=True)
-class Arguments:
+
+@dataclass(kw_only=True)
+class Arguments(SupervisionArguments):
     """What ADORE trains on, and how deep it looks."""
 
     encoder: str = field(
         metadata={"help": "Start from this folder: the encoder that made the vectors."}
     )
     vectors: str = field(metadata={"help": "Folder from dense_hn.encode."})
-    topics: str = field(metadata={"help": "Training topics, TSV."})
-    qrels: str = field(
-        metadata={"help": "TREC qrels: relevance 1 or more is relevant."}
+    corpus: str | None = field(
+        default=None,
+        metadata={"help": "JSONL file, for the texts of dropped false negatives."},
     )
     adore_hits: int = field(
         default=200, metadata={"help": "Hits retrieved for each query at every step."}
     )
+    metric: str = field(
+        default="RR",
+        metadata={
+            "help": "LambdaLoss weighs a pair by what swapping it changes in RR at "
+            "metric_cut (paper, section 5.2), or in nDCG at metric_cut, by the grades "
+            "of the qrels; none: every pair alike.",
+            "choices": list(losses.LAMBDA_METRICS),
+        },
+    )
     metric_cut: int = field(
-        default=200, metadata={"help": "LambdaLoss weighs pairs by RR@metric_cut."}
+        default=200, metadata={"help": "Ranks beyond it are worth nothing."}
     )
     query_length: int | None = field(
         default=None,
@@ -50,30 +65,41 @@ class Arguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.adore_hits < 1 or self.metric_cut < 1:
-            raise DenseHNError("adore: adore_hits and metric_cut start at 1")
+            raise DenseHNError("adore_hits and metric_cut start at 1")
 
 
 class AdoreDataset(Dataset):
-    """Training topics with the corpus rows of all their positives."""
+    """Training topics, and the corpus rows of their positives and of what they exclude."""
 
     def __init__(
         self,
         topics: Mapping[str, str],
         qrels: Mapping[str, Mapping[str, int]],
+        excluded: Mapping[str, AbstractSet[str]],
         docids: Sequence[str],
     ) -> None:
         row = {docid: number for number, docid in enumerate(docids)}
-        self._items = [
-            {"query": text, "positives": [row[d] for d in trec.positives(qrels, qid)]}
-            for qid, text in topics.items()
-        ]
+        self._items = []
+        for qid, text in topics.items():
+            positives = trec.positives(qrels, qid)
+            suspects = excluded[qid].difference(positives)
+            self._items.append(
+                {
+                    "qid": qid,
+                    "query": text,
+                    "positives": [row[docid] for docid in positives],
+                    "grades": [qrels[qid][docid] for docid in positives],
+                    "suspects": sorted(row[docid] for docid in suspects),
+                }
+            )
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"query": text, "positives": rows}``."""
+        """``{"qid", "query", "positives", "grades", "suspects"}``: the text, and rows."""
         return self._items[index]
 
 
@@ -84,45 +110,84 @@ class AdoreCollator:
         self._queries = partial(encoder.tokenize, kind="query", length=query_length)
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries; ``rows`` [B, P] of their positives, and which are real."""
-        rows = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(item["positives"]) for item in items],
-            batch_first=True,
-            padding_value=-1,
-        )
+        """Tokens of B queries; ``rows`` [B, P] of their positives with their ``grades``
+        (0 where padded); ``excluded`` [B, E] rows that are no negatives (−1: padded).
+        """
+        excluded = [item["positives"] + item["suspects"] for item in items]
         return {
+            "qids": [item["qid"] for item in items],
             "queries": self._queries([item["query"] for item in items]),
-            "rows": rows.clamp(min=0),
-            "is_positive": rows >= 0,
+            "rows": _pad([item["positives"] for item in items], 0),
+            "grades": _pad([item["grades"] for item in items], 0),
+            "excluded": _pad(excluded, -1),
         }
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
+    )
 
 
 class AdoreTrainer(Trainer):
     """Retrieves with the current query vectors, and applies LambdaLoss to the hits."""
 
     def __init__(
-        self, *, vectors: Tensor, hits: int, metric_cut: int, **kwargs: Any
+        self,
+        *,
+        vectors: Vectors,
+        hits: int,
+        cut: int,
+        metric: str,
+        filter_: Filter | None = None,
+        report: Report | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._vectors = vectors.to(self.args.device)
+        self._docids = vectors.docids
+        self._vectors = vectors.matrix.to(self.args.device)
         self._hits = hits
-        self._cut = metric_cut
+        self._cut = cut
+        self._metric = metric
+        self._filter = filter_
+        self._report = report
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
         model.eval()
         queries = model(**inputs["queries"])
-        _, hits = search.top_k(queries.detach(), self._vectors, self._hits)
+        found, hits = search.top_k(queries.detach(), self._vectors, self._hits)
         scaled = self.model.settings.scale * queries[:, :, None]
         retrieved = (self._vectors[hits] @ scaled)[:, :, 0]
-        rows, is_positive = inputs["rows"], inputs["is_positive"]
+        rows, grades = inputs["rows"], inputs["grades"]
         positive = (self._vectors[rows] @ scaled)[:, :, 0]
-        ranks = losses.positive_ranks(positive, rows, is_positive, hits)
-        known = (hits[:, None, :] == rows[:, :, None]) & is_positive[:, :, None]
+        ranks = losses.positive_ranks(positive, rows, grades > 0, hits)
+        excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
+        is_negative = ~excluded.any(dim=1)
+        if self._filter:
+            best = positive.detach().masked_fill(grades == 0, -torch.inf).amax(dim=1)
+            best = best / self.model.settings.scale
+            is_negative &= ~self._suspicious(found, hits, best, is_negative, inputs)
         loss = losses.lambda_loss(
-            positive, ranks, is_positive, retrieved, ~known.any(dim=1), self._cut
+            positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
         return (loss, {"hits": hits}) if return_outputs else loss
+
+    def _suspicious(
+        self,
+        scores: Tensor,
+        hits: Tensor,
+        best: Tensor,
+        is_negative: Tensor,
+        inputs: Mapping[str, Any],
+    ) -> Tensor:
+        """[B, K] hits that look relevant now; those that count go into the report."""
+        found = self._filter.suspicious(scores, best[:, None])
+        for row, column in (found & is_negative).nonzero().tolist():
+            docid = self._docids[hits[row, column]]
+            score, positive = scores[row, column].item(), best[row].item()
+            self._report.drop(DYNAMIC, inputs["qids"][row], docid, score, positive)
+        return found
 
 
 def require_negatives(
@@ -155,10 +220,15 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             topic without positives, vectors that another encoder made, fewer hits than
             a query has positives (there would be no negative).
     """
-    topics, qrels = trec.read_judged(args.topics, args.qrels)
+    supervision = Supervision(args)
+    topics, qrels = supervision.topics, supervision.qrels
     vectors = Vectors.load(args.vectors)
     trec.require_known(qrels, set(vectors.docids), args.qrels, args.vectors)
+    if args.teacher:
+        teacher = supervision.teacher
+        trec.require_known(teacher, set(vectors.docids), args.teacher, args.vectors)
     require_negatives(args, topics, qrels, len(vectors.docids))
+    corpus = read_corpus(args.corpus) if args.corpus and args.filter() else {}
     training.require_replaceable()
 
     set_seed(training.seed)
@@ -168,10 +238,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     trainer = AdoreTrainer(
         model=encoder,
         args=training,
-        train_dataset=AdoreDataset(topics, qrels, vectors.docids),
+        train_dataset=AdoreDataset(topics, qrels, supervision.excluded, vectors.docids),
         data_collator=AdoreCollator(encoder, args.query_length),
-        vectors=vectors.matrix,
+        vectors=vectors,
         hits=args.adore_hits,
-        metric_cut=args.metric_cut,
+        cut=args.metric_cut,
+        metric=args.metric,
+        filter_=supervision.filter,
+        report=supervision.report,
     )
     fit(trainer, encoder)
+    supervision.write_report(training.encoder_dir, corpus)

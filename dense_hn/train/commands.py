@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dense_hn.train import adore, arguments, star
+from dense_hn.train import adore, arguments, star, warmup
 from dense_hn.train.trainer import DenseTrainingArguments
 
-STAGES = {"star": star, "adore": adore}
+STAGES = {"warmup": warmup, "star": star, "adore": adore}
 
 
 def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:

@@ -1,0 +1,303 @@
+"""Batches and their losses, from texts to a number, against plain loops."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from dense_hn import trec
+from dense_hn.encode import encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.false_negatives import Filter, Report
+from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.train import adore, joint
+
+
+@pytest.fixture
+def training(tmp_path):
+    return TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
+
+
+@pytest.fixture
+def excluded(qrels):
+    return {qid: set(trec.positives(qrels, qid)) for qid in qrels}
+
+
+ITEMS = [
+    {
+        "qid": "q0",
+        "query": "x",
+        "positive": "red-lamp",
+        "hard": ["red-door"],
+        "random": ["amber-lamp"],
+    },
+    {
+        "qid": "q1",
+        "query": "y",
+        "positive": "red-chair",
+        "hard": ["red-stone"],
+        "random": [],
+    },
+    {
+        "qid": "q2",
+        "query": "z",
+        "positive": "red-river",
+        "hard": ["red-lamp"],
+        "random": ["red-door"],
+    },
+]
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_masks_are_what_they_are_defined_to_be(in_batch, bert, corpus, qrels, excluded):
+    """A batch with repeated documents, and with known positives among negatives."""
+    collate = joint.JointCollator(
+        DenseEncoder.load(str(bert)), corpus, excluded, in_batch=in_batch
+    )
+    batch = collate(ITEMS)
+    brought = [(item["positive"], b, "positive") for b, item in enumerate(ITEMS)]
+    for kind in ("hard", "random"):
+        brought += [(d, b, kind) for b, item in enumerate(ITEMS) for d in item[kind]]
+    assert batch["docids"] == [docid for docid, _, _ in brought]
+    assert len(batch["passages"]["input_ids"]) == len(brought) == 8
+    for b, item in enumerate(ITEMS):
+        relevant = trec.positives(qrels, item["qid"])
+        for m, (docid, owner, kind) in enumerate(brought):
+            allowed = docid not in relevant
+            hard = owner == b and kind == "hard"
+            random = (owner == b and kind == "random") or (owner != b and in_batch)
+            assert batch["hard"][b, m] == (hard and allowed)
+            assert batch["random"][b, m] == (random and allowed)
+    # q0 has two positives, red-lamp and red-stone: neither is ever its negative.
+    if in_batch:
+        expected = [False, True, True, False, False, False, True, True]
+        assert batch["random"][0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["weighted", "pooled", "infonce", "margin-mse", "kl"])
+def test_the_joint_loss_equals_a_loop(
+    name, bert, corpus, topics, qrels, excluded, run, training
+):
+    """Vectors from encode_texts, the loss from its definition."""
+    encoder = DenseEncoder.load(str(bert))
+    positives = {qid: trec.positives(qrels, qid) for qid in topics}
+    dataset = joint.JointDataset(
+        topics,
+        positives,
+        [StaticNegatives([run], excluded, depth=20, number=2, seed=3)],
+        RandomNegatives(list(corpus), excluded, number=1, seed=3),
+        seed=3,
+    )
+    items = [dataset[i] for i in range(5)]
+    # Scores of half of the corpus, all positives among them.
+    draw = torch.Generator().manual_seed(1)
+    teacher = {
+        qid: {
+            docid: float(torch.randn((), generator=draw))
+            for n, docid in enumerate(corpus)
+            if n % 2 == 0 or docid in positives[qid]
+        }
+        for qid in topics
+    }
+    batch = joint.JointCollator(encoder, corpus, excluded, teacher=teacher)(items)
+    trainer = joint.JointTrainer(
+        model=encoder, args=training, star_loss=name, alpha=0.3, teacher_scale=2.0
+    )
+    encoder.eval()
+    with torch.no_grad():
+        loss = trainer.compute_loss(encoder, batch).item()
+
+    queries = encode_texts(encoder, [item["query"] for item in items], "query").double()
+    docs = [(b, item["positive"], "positive") for b, item in enumerate(items)]
+    for kind in ("hard", "random"):
+        docs += [(b, d, kind) for b, item in enumerate(items) for d in item[kind]]
+    texts = [corpus[docid] for _, docid, _ in docs]
+    passages = encode_texts(encoder, texts, "passage").double()
+    hards, randoms, entropies, squares, divergences = [], [], [], [], []
+    for b, item in enumerate(items):
+        score = [20 * float(queries[b] @ p) for p in passages]
+        told = {d: 2 * s for d, s in teacher[item["qid"]].items()}
+        exponentials, pairs = [math.exp(score[b])], [(score[b], told[item["positive"]])]
+        for m, (owner, docid, kind) in enumerate(docs):
+            if docid in positives[item["qid"]]:
+                continue
+            pair = math.log1p(math.exp(score[m] - score[b]))
+            (hards if owner == b and kind == "hard" else randoms).append(pair)
+            exponentials.append(math.exp(score[m]))
+            if docid in told:
+                pairs.append((score[m], told[docid]))
+        entropies.append(math.log(sum(exponentials)) - score[b])
+        squares += [(pairs[0][0] - s - pairs[0][1] + t) ** 2 for s, t in pairs[1:]]
+        ours, theirs = (math.fsum(map(math.exp, side)) for side in zip(*pairs))
+        divergences.append(
+            sum(
+                math.exp(t) / theirs * (t - math.log(theirs) - s + math.log(ours))
+                for s, t in pairs
+            )
+        )
+    mean = lambda values: sum(values) / len(values)
+    expected = {
+        "weighted": mean(hards) + 0.3 * mean(randoms),
+        "pooled": mean(hards + randoms),
+        "infonce": mean(entropies),
+        "margin-mse": mean(squares),
+        "kl": mean(divergences),
+    }
+    assert len(hards) == 10
+    assert loss == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_in_batch_filters_look_at_the_scores_of_the_step(
+    bert, corpus, topics, qrels, excluded, training
+):
+    encoder = DenseEncoder.load(str(bert)).eval()
+    collate = joint.JointCollator(encoder, corpus, excluded)
+    items = [
+        {"qid": q, "query": topics[q], "positive": next(iter(qrels[q])), "hard": []}
+        | {"random": []}
+        for q in list(topics)[:6]
+    ]
+    batch = collate(items)
+    queries = encode_texts(encoder, [item["query"] for item in items], "query")
+    passages = encode_texts(encoder, [corpus[i["positive"]] for i in items], "passage")
+    scores = queries @ passages.T
+    # Six decimals away from any score, so that no rounding decides.
+    margin = -float((scores - scores.diagonal()[:, None]).flatten().median()) + 1e-6
+    suspicious = {
+        (items[b]["qid"], items[m]["positive"])
+        for b in range(6)
+        for m in range(6)
+        if scores[b, m] > scores[b, b] - margin and batch["random"][b, m]
+    }
+    assert 5 < len(suspicious) < 30
+    report = Report()
+    trainer = joint.JointTrainer(
+        model=encoder,
+        args=training,
+        star_loss="pooled",
+        filter_=Filter(absolute_margin=margin),
+        report=report,
+    )
+    with torch.no_grad():
+        loss = trainer.compute_loss(encoder, batch).item()
+    pairs = [
+        math.log1p(math.exp(20 * float(scores[b, m] - scores[b, b])))
+        for b in range(6)
+        for m in range(6)
+        if batch["random"][b, m]
+        and (items[b]["qid"], items[m]["positive"]) not in suspicious
+    ]
+    assert loss == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+    assert set(report.dropped(joint.IN_BATCH)) == suspicious
+
+
+@pytest.fixture
+def adore_setting(bert, tmp_path, corpus, topics, qrels, training):
+    """An ADORE trainer's parts on the made collection, q0 with grades 1 and 2."""
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
+    some = dict(list(topics.items())[:6])
+    return SimpleNamespace(encoder=encoder, vectors=vectors, topics=some)
+
+
+def adore_pairs(setting, qrels, metric, cut, dropped=lambda score, best: False):
+    """(query, loss) of every pair, from retrieval over the whole corpus on."""
+    m = lambda r: 0 if r > cut else 1 / math.log2(1 + r) if metric == "nDCG" else 1 / r
+    matrix, docids = setting.vectors.matrix.double(), setting.vectors.docids
+    texts = list(setting.topics.values())
+    queries = encode_texts(setting.encoder, texts, "query").double()
+    for qid, query in zip(setting.topics, queries, strict=True):
+        scores = matrix @ query
+        order = scores.argsort(descending=True).tolist()
+        grade = {docids.index(d): qrels[qid][d] for d in trec.positives(qrels, qid)}
+        rank = {row: r for r, row in enumerate(order[:10], 1)}
+        behind = [row for row in order[10:] if row in grade]
+        rank |= {row: 11 + n for n, row in enumerate(behind)}
+        ideal = sum(
+            g * m(place)
+            for place, g in enumerate(sorted(grade.values(), reverse=True), 1)
+        )
+        best = max(float(scores[row]) for row in grade)
+        for i, gain in grade.items():
+            for j in rank:
+                if j in grade and (metric != "nDCG" or grade[j] >= gain):
+                    continue
+                if j not in grade and dropped(float(scores[j]), best):
+                    continue
+                weight = abs(m(rank[i]) - m(rank[j]))
+                if metric == "nDCG":
+                    weight *= (gain - grade.get(j, 0)) / ideal
+                loss = math.log1p(math.exp(20 * float(scores[j] - scores[i])))
+                yield qid, loss if metric == "none" else weight * loss
+
+
+def mean_of_means(pairs):
+    by_query = {}
+    for qid, loss in pairs:
+        by_query.setdefault(qid, []).append(loss)
+    return sum(sum(v) / len(v) for v in by_query.values()) / len(by_query)
+
+
+@pytest.mark.parametrize("metric", ["RR", "nDCG", "none"])
+def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, training):
+    """Retrieval and LambdaLoss from their definitions, over the whole corpus."""
+    setting = adore_setting
+    dataset = adore.AdoreDataset(
+        setting.topics, qrels, excluded, setting.vectors.docids
+    )
+    trainer = adore.AdoreTrainer(
+        model=setting.encoder,
+        args=training,
+        vectors=setting.vectors,
+        hits=10,
+        cut=4,
+        metric=metric,
+    )
+    batch = adore.AdoreCollator(setting.encoder)([dataset[i] for i in range(6)])
+    setting.encoder.train()
+    loss = trainer.compute_loss(setting.encoder, batch).item()
+    expected = mean_of_means(adore_pairs(setting, qrels, metric, cut=4))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss > 0
+
+
+def test_dynamic_filters_look_at_the_scores_of_the_step(
+    adore_setting, qrels, excluded, training
+):
+    setting, report = adore_setting, Report()
+    trainer = adore.AdoreTrainer(
+        model=setting.encoder,
+        args=training,
+        vectors=setting.vectors,
+        hits=10,
+        cut=4,
+        metric="none",
+        filter_=Filter(absolute_margin=-0.1),
+        report=report,
+    )
+    dataset = adore.AdoreDataset(
+        setting.topics, qrels, excluded, setting.vectors.docids
+    )
+    batch = adore.AdoreCollator(setting.encoder)([dataset[i] for i in range(6)])
+    loss = trainer.compute_loss(setting.encoder, batch).item()
+    too_high = lambda score, best: score > best + 0.1
+    every = list(adore_pairs(setting, qrels, "none", 4))
+    left = list(adore_pairs(setting, qrels, "none", 4, too_high))
+    assert 0 < len(left) < len(every)
+    assert loss == pytest.approx(mean_of_means(left), rel=1e-5)
+    assert report.dropped(adore.DYNAMIC)
+
+
+def test_what_a_teacher_suspects_is_no_dynamic_negative(adore_setting, qrels, excluded):
+    setting = adore_setting
+    suspects = {"amber-apple", "blue-door"}
+    excluded["q2"] = excluded["q2"] | suspects
+    dataset = adore.AdoreDataset(
+        setting.topics, qrels, excluded, setting.vectors.docids
+    )
+    batch = adore.AdoreCollator(setting.encoder)([dataset[i] for i in range(6)])
+    names = [setting.vectors.docids[row] for row in batch["excluded"][2] if row >= 0]
+    assert set(names) == set(trec.positives(qrels, "q2")) | suspects
+    assert batch["grades"][0].tolist() == [qrels["q0"][d] for d in qrels["q0"]]
