@@ -5,23 +5,26 @@ python -m dense_hn.bm25 search --index indexes/bm25 --topics topics.tsv --output
 """
 
 import argparse
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, cli, pyserini, trec
-from dense_hn.collections.jsonl import read_corpus, write_corpus
-from dense_hn.files import require_folder, whole_folder
+from dense_hn import DenseHNError, cli, provenance, pyserini, trec
+from dense_hn.collections.jsonl import corpus_digest, read_corpus, write_corpus
+from dense_hn.files import digest, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
 
 K1, B = 0.9, 0.4
+# What an index was made from; Lucene leaves it alone.
+MANIFEST = "manifest.json"
 # Anserini keeps the stored text of every hit of a batch on the heap. Left alone, a JVM
 # takes a quarter of the machine's memory before it collects its garbage.
 BATCH = 32
@@ -47,6 +50,8 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
         lines = _run(command, len(corpus))
         (source / "corpus.jsonl").unlink()
         source.rmdir()
+        manifest = {"corpus": corpus_digest(corpus)}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         documents = 0
         if any(partial.glob("segments_*")):
             searcher = _searcher(partial)
@@ -83,8 +88,8 @@ def search(
     hits: int,
     k1: float = K1,
     b: float = B,
-) -> trec.Run:
-    """Search a Lucene index with BM25.
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Search a Lucene index with BM25, one topic after another.
 
     Args:
         folder: Lucene index made by :func:`index` or by Pyserini.
@@ -94,14 +99,21 @@ def search(
         b: BM25's length normalisation.
 
     Returns:
-        The run; topics without a hit are left out, and their number logged.
+        (qid, {docid: score}) in the order of the topics; topics without a hit are left
+        out, and their number logged.
     """
     searcher = _searcher(require_folder(folder, "Lucene index"))
+    searcher.set_bm25(k1, b)
+    return _search(searcher, topics, hits)
+
+
+def _search(
+    searcher, topics: Mapping[str, str], hits: int
+) -> Iterator[tuple[str, dict[str, float]]]:
     from jnius import autoclass
 
-    searcher.set_bm25(k1, b)
     array_list = autoclass("java.util.ArrayList")
-    run: trec.Run = {}
+    without = 0
     qids = list(topics)
     with tqdm(total=len(qids), desc="Searching BM25", unit=" queries") as progress:
         for start in range(0, len(qids), BATCH):
@@ -114,11 +126,39 @@ def search(
             for qid in batch:
                 scored = {hit.docid: hit.score for hit in found.get(qid)}
                 if scored:
-                    run[qid] = scored
+                    yield qid, scored
+                else:
+                    without += 1
             progress.update(len(batch))
-    if len(run) < len(topics):
-        log.warning("BM25: %d topics have no hit", len(topics) - len(run))
-    return run
+    if without:
+        log.warning("BM25: %d topics have no hit", without)
+
+
+def mine(
+    folder: str | Path,
+    topics_path: str | Path,
+    hits: int,
+    output: str | Path,
+    tag: str,
+    k1: float = K1,
+    b: float = B,
+) -> None:
+    """Write :func:`search`'s run, and what it was made from (``OUTPUT.json``).
+
+    Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's.
+    Nothing is done when it was made from the same corpus, topics and settings.
+    """
+    folder = require_folder(folder, "Lucene index")
+    made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        made_from |= json.loads(manifest.read_text(encoding="utf-8"))
+        if provenance.is_made_from(output, made_from):
+            log.info("%s is there, made from the same index and topics", output)
+            return
+    topics = trec.read_topics(topics_path)
+    trec.write_run(output, search(folder, topics, hits, k1, b), tag)
+    provenance.record(output, made_from)
 
 
 def _searcher(folder: Path):
@@ -148,9 +188,7 @@ def main() -> None:
     if args.command == "index":
         index(read_corpus(args.corpus), args.output)
     else:
-        topics = trec.read_topics(args.topics)
-        run = search(args.index, topics, args.hits, args.k1, args.b)
-        trec.write_run(args.output, run, "BM25")
+        mine(args.index, args.topics, args.hits, args.output, "BM25", args.k1, args.b)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ same order) and ``manifest.json`` (which encoder and corpus they come from).
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, cli
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.jsonl import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import digest, require_file, require_folder, whole_folder
+from dense_hn.files import require_file, require_folder, whole_folder
+
+log = logging.getLogger("dense_hn")
 
 BATCH = 64
 MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
@@ -31,11 +34,11 @@ class Vectors:
     """The passage vectors of a corpus, in corpus order."""
 
     docids: list[str]
-    # [N, D] float32, on the CPU.
+    # [N, D] float32, on the CPU; read from the folder as they are needed.
     matrix: Tensor
     # DenseEncoder.digest() of the encoder that made them.
     encoder: str
-    # SHA-256 of the corpus file.
+    # corpus_digest() of the corpus.
     corpus: str
     # Where they were read from, for messages.
     path: Path
@@ -50,7 +53,7 @@ class Vectors:
         folder = require_folder(folder, "vectors folder")
         for name in (MATRIX, DOCIDS, MANIFEST):
             require_file(folder / name, "part of a vectors folder")
-        matrix = torch.from_numpy(np.load(folder / MATRIX))
+        matrix = torch.from_numpy(np.load(folder / MATRIX, mmap_mode="c"))
         docids = (folder / DOCIDS).read_text(encoding="utf-8").splitlines()
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if len(docids) != len(matrix):
@@ -97,35 +100,30 @@ def encode_texts(
 
 
 def encode_corpus(
-    encoder: DenseEncoder,
-    corpus: Mapping[str, str],
-    corpus_digest: str,
-    folder: str | Path,
+    encoder: DenseEncoder, corpus: Mapping[str, str], folder: str | Path
 ) -> Vectors:
     """Encode a corpus (docid → text) into a vectors folder, and return it.
 
-    Args:
-        encoder: the passage encoder.
-        corpus: docid to text.
-        corpus_digest: SHA-256 of the corpus file, for the manifest.
-        folder: where the vectors go.
+    Nothing is encoded when the folder holds this encoder's vectors of this corpus.
     """
+    folder = Path(folder)
+    manifest = {
+        "encoder": encoder.digest(),
+        "corpus": corpus_digest(corpus),
+        "passages": len(corpus),
+        "dimension": encoder.dimension,
+    }
+    made = folder / MANIFEST
+    if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == manifest:
+        log.info("%s holds this encoder's vectors of this corpus", folder)
+        return Vectors.load(folder)
     with whole_folder(folder, MANIFEST) as partial:
         matrix = encode_texts(encoder, list(corpus.values()), "passage")
-        vectors = Vectors(
-            list(corpus), matrix, encoder.digest(), corpus_digest, Path(folder)
-        )
-        manifest = {
-            "encoder": vectors.encoder,
-            "corpus": vectors.corpus,
-            "passages": len(vectors.docids),
-            "dimension": encoder.dimension,
-        }
         np.save(partial / MATRIX, matrix.numpy())
-        docids = "".join(f"{docid}\n" for docid in vectors.docids)
+        docids = "".join(f"{docid}\n" for docid in corpus)
         (partial / DOCIDS).write_text(docids, encoding="utf-8")
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return vectors
+    return Vectors.load(folder)
 
 
 def main() -> None:
@@ -142,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     corpus = read_corpus(args.corpus)
     encoder = DenseEncoder.load(args.encoder)
-    encode_corpus(encoder, corpus, digest(args.corpus), args.output)
+    encode_corpus(encoder, corpus, args.output)
 
 
 if __name__ == "__main__":

@@ -260,10 +260,11 @@ class DenseEncoder(nn.Module):
         """Trade time for memory (called by transformers.Trainer)."""
         self.model.gradient_checkpointing_enable(**kwargs)
 
-    def digest(self) -> str:
-        """SHA-256 of weights, tokenizer and passage settings: names the vector space.
+    def digest(self, kind: Kind = "passage") -> str:
+        """SHA-256 of weights, tokenizer and the settings of passages (or queries).
 
-        Two encoders with the same digest give the same passage vectors.
+        Two encoders with the same digest give the same vectors; the passages' names
+        the vector space.
         """
         state = hashlib.sha256()
         for name, weight in sorted(self.model.state_dict().items()):
@@ -272,8 +273,11 @@ class DenseEncoder(nn.Module):
         self._reset_tokenizer()
         state.update(self.tokenizer.backend_tokenizer.to_str().encode())
         ours = self.settings
-        passage = (ours.pooling, ours.l2_norm, ours.passage_length, ours.passage_prefix)
-        state.update(repr(passage).encode())
+        length, prefix = (
+            getattr(ours, f"{kind}_length"),
+            getattr(ours, f"{kind}_prefix"),
+        )
+        state.update(repr((ours.pooling, ours.l2_norm, length, prefix)).encode())
         return state.hexdigest()
 
     def save(self, folder: str | Path) -> None:

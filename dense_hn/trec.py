@@ -12,7 +12,7 @@ Formats: topics are Pyserini's TSV (``qid<TAB>text``), qrels and runs are trec_e
 
 import gzip
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -128,15 +128,25 @@ def read_run(path: str | Path) -> Run:
     return _not_empty(run, path, "run")
 
 
-def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str):
+def write_run(
+    path: str | Path,
+    run: Mapping[str, Mapping[str, float]] | Iterable[tuple[str, Mapping[str, float]]],
+    tag: str,
+) -> None:
     """Write a TREC run, best hit first, with strictly decreasing scores.
+
+    Args:
+        path: run file to write.
+        run: a run, or its (qid, hits) one after another, so that a long run need not be
+            in memory.
+        tag: the last column.
 
     trec_eval keeps scores as 32-bit floats and orders ties by docid, so scores that
     tie at that precision are moved down, just enough to stay apart in six decimals
     and in 32 bits: what is written is scored in the order in which it is written.
     """
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        for qid, hits in run.items():
+        for qid, hits in run.items() if isinstance(run, Mapping) else run:
             above = None
             for rank, docid in enumerate(ranked(hits), 1):
                 score = round(hits[docid], 6)

@@ -197,7 +197,7 @@ def test_in_batch_filters_look_at_the_scores_of_the_step(
 def adore_setting(bert, tmp_path, corpus, topics, qrels, training):
     """An ADORE trainer's parts on the made collection, q0 with grades 1 and 2."""
     encoder = DenseEncoder.load(str(bert))
-    vectors = encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
     some = dict(list(topics.items())[:6])
     return SimpleNamespace(encoder=encoder, vectors=vectors, topics=some)
 

@@ -140,7 +140,7 @@ def test_a_folder_with_other_things_is_not_replaced(bert, tmp_path):
 
 def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):
     encoder = DenseEncoder.load(str(bert))
-    encode_corpus(encoder, corpus, "corpus digest", tmp_path / "vectors")
+    encode_corpus(encoder, corpus, tmp_path / "vectors")
     vectors = Vectors.load(tmp_path / "vectors")
     assert vectors.docids == list(corpus)
     vectors.require_made_by(encoder, "it")

@@ -9,8 +9,8 @@ import time
 import torch
 from dense_hn import pyserini
 pyserini.start_jvm()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("interrupted", float(torch.ones(3).sum()), flush=True)

@@ -32,7 +32,7 @@ def adore_argv(files, encoder, vectors, output, **changes):
 def vectors(bert, tmp_path, corpus):
     """Vectors folder of the made corpus."""
     encoder = DenseEncoder.load(str(bert))
-    encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
+    encode_corpus(encoder, corpus, tmp_path / "vectors")
     return tmp_path / "vectors"
 
 

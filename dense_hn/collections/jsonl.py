@@ -1,5 +1,6 @@
 """A corpus in Pyserini's JSONL: one ``{"id": …, "contents": …}`` a line."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,14 @@ def write_corpus(path: str | Path, corpus: Mapping[str, str]) -> None:
         for docid, contents in corpus.items():
             line = json.dumps({"id": docid, "contents": contents}, ensure_ascii=False)
             file.write(f"{line}\n")
+
+
+def corpus_digest(corpus: Mapping[str, str]) -> str:
+    """SHA-256 of all docids and contents in their order, however the file is laid out."""
+    state = hashlib.sha256()
+    for document in corpus.items():
+        state.update(f"{json.dumps(document)}\n".encode())
+    return state.hexdigest()
 
 
 def _document(line: bytes, where: str) -> tuple[str, str]:

@@ -247,7 +247,7 @@ class Pipeline:
         def encode() -> None:
             encoder = DenseEncoder.load(str(self.model(name)))
             corpus = read_corpus(self.corpus)
-            encode_corpus(encoder, corpus, digest(self.corpus), self.vectors(name))
+            encode_corpus(encoder, corpus, self.vectors(name))
 
         self.ledger.run(f"{name}.encode", encode, [self.vectors(name)], after=after)
 

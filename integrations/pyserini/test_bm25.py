@@ -1,5 +1,7 @@
 """Our BM25 against Pyserini's own command line, and an indexer that lies."""
 
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -7,6 +9,8 @@ import sys
 import pytest
 
 from dense_hn import DenseHNError, bm25, trec
+from dense_hn.collections.jsonl import corpus_digest
+from dense_hn.files import digest as files_digest
 
 
 @pytest.fixture
@@ -17,7 +21,7 @@ def index(corpus, tmp_path):
 
 
 def test_equals_pyserinis_own_search(index, files, topics, tmp_path):
-    ours = bm25.search(index, topics, hits=15, k1=1.2, b=0.75)
+    ours = dict(bm25.search(index, topics, hits=15, k1=1.2, b=0.75))
     command = [sys.executable, "-m", "dense_hn.pyserini", "search.lucene", "--bm25"]
     command += ["--k1", "1.2", "--b", "0.75", "--hits", "15", "--index", str(index)]
     command += ["--topics", str(files["topics"]), "--output", str(tmp_path / "theirs")]
@@ -32,9 +36,24 @@ def test_equals_pyserinis_own_search(index, files, topics, tmp_path):
 
 
 def test_topics_without_a_hit_are_counted(index, caplog):
-    run = bm25.search(index, {"a": "lamp", "b": "nothingofthesort", "c": "the"}, hits=3)
-    assert list(run) == ["a"]
+    topics = {"a": "lamp", "b": "nothingofthesort", "c": "the"}
+    run = bm25.search(index, topics, hits=3)
+    assert [qid for qid, _ in run] == ["a"]
     assert "2 topics have no hit" in caplog.text
+
+
+def test_a_run_says_what_it_was_made_from(index, files, corpus, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "dense_hn")
+    output = tmp_path / "run.bm25"
+    for _ in range(2):
+        bm25.mine(index, files["topics"], 5, output, "t")
+    assert "made from the same index and topics" in caplog.text
+    facts = json.loads((tmp_path / "run.bm25.json").read_text())
+    assert facts["made_from"]["corpus"] == corpus_digest(corpus)
+    assert facts["made_from"]["topics"] == files_digest(files["topics"])
+    before = output.read_bytes()
+    bm25.mine(index, files["topics"], 5, output, "t", k1=2.0)
+    assert output.read_bytes() != before
 
 
 def test_an_incomplete_index_is_refused(corpus, tmp_path, monkeypatch):

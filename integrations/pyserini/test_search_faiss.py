@@ -150,7 +150,7 @@ def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, requ
     """`ance`, which Pyserini 1.6 loads only when mended, and `auto` in two ways."""
     encoder = DenseEncoder.load(str(request.getfixturevalue(name)), **settings)
     encoder.save(tmp_path / "encoder")
-    vectors = encode_corpus(encoder, corpus, "digest", tmp_path / "vectors")
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
     export.export_flat(vectors, tmp_path / "index")
     # A query longer than any limit, and capitals, which ance keeps under transformers 5.
     topics = topics | {"long": "where is the red lamp " * 40, "capital": "The RED Lamp"}
@@ -165,5 +165,5 @@ def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, requ
     )
     command("dense_hn.pyserini", "search.faiss", *arguments)
     topics = trec.read_topics(tmp_path / "topics.tsv")
-    ours = retrieve(encoder, vectors, topics, 20)
+    ours = dict(retrieve(encoder, vectors, topics, 20))
     assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))

@@ -1,0 +1,54 @@
+"""What an output was made from, in a JSON file beside it.
+
+`runs/star.train.txt` has `runs/star.train.txt.json`: digests of everything that its
+content depends on, the output's own, and the command that wrote it. An output is known
+by those digests, never by its name, so that one made from other weights is made anew.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dense_hn import __version__
+from dense_hn.files import digest, whole_file
+
+
+def record(output: str | Path, made_from: Mapping[str, Any]) -> None:
+    """Write what ``output`` was made from beside it.
+
+    Args:
+        output: a file that is whole.
+        made_from: digests and settings, as JSON.
+    """
+    facts = {
+        "made_from": dict(made_from),
+        "sha256": digest(output),
+        "dense_hn": __version__,
+        "command": _command(),
+    }
+    with whole_file(_beside(output)) as partial:
+        partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether ``output`` is there, unchanged, and was made from exactly this."""
+    if not Path(output).is_file() or not _beside(output).is_file():
+        return False
+    facts = json.loads(_beside(output).read_text(encoding="utf-8"))
+    return facts["made_from"] == dict(made_from) and facts["sha256"] == digest(output)
+
+
+def _command() -> str:
+    """The command line of this process, as it is typed."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is None:
+        return shlex.join(["python", *sys.argv])
+    name = module.name.removesuffix(".__main__")
+    return shlex.join(["python", "-m", name, *sys.argv[1:]])
+
+
+def _beside(output: str | Path) -> Path:
+    return Path(f"{output}.json")

@@ -1,0 +1,121 @@
+"""Mining: the model's own similarity, and runs known by what they were made from."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dense_hn import DenseHNError, mine, provenance, trec
+from dense_hn.encode import Vectors, encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder
+
+
+def scaled(source, folder, factor):
+    """The same encoder with other weights: all word embeddings times a factor."""
+    encoder = DenseEncoder.load(str(source))
+    with torch.no_grad():
+        encoder.model.get_input_embeddings().weight.mul_(factor)
+    encoder.save(folder)
+    return DenseEncoder.load(str(folder))
+
+
+def test_a_dot_product_model_mines_by_dot_product(roberta, corpus, topics, tmp_path):
+    """Norms that vary: the best 20 by dot product are not the best 20 by cosine."""
+    encoder = DenseEncoder.load(str(roberta))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    # A checkpoint whose passages have lengths from 1 to 4.
+    stretched = vectors.matrix * torch.linspace(1, 4, len(corpus))[:, None]
+    np.save(tmp_path / "vectors" / "vectors.npy", stretched.numpy())
+    vectors = Vectors.load(tmp_path / "vectors")
+    found = dict(mine.retrieve(encoder, vectors, topics, 20))
+    queries = encode_texts(encoder, list(topics.values()), "query").double().numpy()
+    passages = stretched.double().numpy()
+    cosine_differs = 0
+    for qid, query in zip(topics, queries, strict=True):
+        scores = [float(query @ passage) for passage in passages]
+        best = sorted(range(len(scores)), key=lambda n: -scores[n])[:20]
+        assert [vectors.docids[n] for n in best] == list(found[qid])
+        cosine = [s / np.linalg.norm(p) for s, p in zip(scores, passages, strict=True)]
+        nearest = sorted(range(len(scores)), key=lambda n: -cosine[n])[:20]
+        cosine_differs += set(nearest) != set(best)
+    assert cosine_differs == len(topics)
+
+
+def test_relevant_documents_are_listed_with_their_scores(
+    bert, corpus, topics, qrels, tmp_path
+):
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    everything = dict(mine.retrieve(encoder, vectors, topics, len(corpus)))
+    found = dict(mine.retrieve(encoder, vectors, topics, 3, qrels))
+    added = 0
+    for qid, hits in found.items():
+        best = list(everything[qid])[:3]
+        behind = [d for d in trec.positives(qrels, qid) if d not in best]
+        assert sorted(hits) == sorted(best + behind)
+        added += len(behind)
+        for docid, score in hits.items():
+            assert score == pytest.approx(everything[qid][docid], abs=1e-6)
+    assert added > 10
+
+
+def test_a_run_is_known_by_weights_and_inputs_not_by_names(
+    bert, corpus, topics, files, tmp_path, caplog
+):
+    """One output, one encoder folder: other weights in it, and the run is mined anew."""
+    model, folder, output = tmp_path / "m", tmp_path / "vectors", tmp_path / "run.own"
+
+    caplog.set_level(logging.INFO, "dense_hn")
+
+    def mined(encoder):
+        vectors = encode_corpus(encoder, corpus, folder)
+        mine.mine(encoder, vectors, files["topics"], 5, output, "t", files["qrels"])
+        return output.read_bytes(), json.loads((tmp_path / "run.own.json").read_text())
+
+    first, facts = mined(scaled(bert, model, 1.0))
+    assert not caplog.records
+    again, _ = mined(DenseEncoder.load(str(model)))
+    assert again == first
+    assert len(caplog.records) == 2
+    caplog.clear()
+
+    shutil.rmtree(model)
+    other, other_facts = mined(scaled(bert, model, 3.0))
+    assert not caplog.records
+    assert other != first
+    changed = {
+        name
+        for name, value in facts["made_from"].items()
+        if other_facts["made_from"][name] != value
+    }
+    assert changed == {"query_encoder", "passage_encoder"}
+
+    # Other topics under the same name, and then a run that somebody edited.
+    trec.write_topics(files["topics"], topics | {"q0": "an apple"})
+    assert mined(DenseEncoder.load(str(model)))[0] != other
+    edited = output.read_text().replace("q1 ", "q2 ", 1)
+    output.write_text(edited)
+    assert not provenance.is_made_from(output, facts["made_from"])
+    mined(DenseEncoder.load(str(model)))
+    assert output.read_text() != edited
+
+
+def test_query_settings_are_part_of_a_run_and_not_of_the_passages(bert):
+    plain = DenseEncoder.load(str(bert))
+    prefixed = DenseEncoder.load(str(bert), query_prefix="where is")
+    assert plain.digest() == prefixed.digest()
+    assert plain.digest("query") != prefixed.digest("query")
+
+
+def test_qrels_with_an_unknown_document_are_refused(bert, corpus, files, tmp_path):
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    files["qrels"].write_text("q0 0 nowhere 1\n")
+    with pytest.raises(DenseHNError, match="qrels.txt: docid 'nowhere'"):
+        mine.mine(
+            encoder, vectors, files["topics"], 5, tmp_path / "o", "t", files["qrels"]
+        )
+    assert not (tmp_path / "o").exists()
