@@ -35,6 +35,7 @@ def per_query(
     qrels: Mapping[str, Mapping[str, int]],
     run: Mapping[str, Mapping[str, float]],
     measure: str,
+    level: int = 1,
 ) -> dict[str, float]:
     """One value for every judged topic; a topic that the run lacks scores 0.
 
@@ -42,9 +43,11 @@ def per_query(
     has no cut in trec_eval, so the run is cut first.
 
     Args:
-        qrels: judgements; relevance 1 or more counts as relevant.
+        qrels: judgements.
         run: docid to score, by topic.
         measure: RR@k, nDCG@k or R@k.
+        level: judgements from it on are relevant to RR and R (``trec_eval -l``); nDCG
+            takes the grades as they are.
 
     Raises:
         DenseHNError: an unknown measure.
@@ -56,7 +59,7 @@ def per_query(
     if name == "RR":
         run = {q: {d: run[q][d] for d in trec.ranked(run[q])[:cut]} for q in run}
     evaluator = pytrec_eval.RelevanceEvaluator(
-        qrels, {re.sub(r"_(\d+)$", r".\1", theirs)}
+        qrels, {re.sub(r"_(\d+)$", r".\1", theirs)}, relevance_level=level
     )
     scored = evaluator.evaluate({q: run[q] for q in qrels if q in run})
     return {q: scored[q][theirs] if q in scored else 0.0 for q in qrels}
@@ -66,6 +69,7 @@ def compare(
     qrels: Mapping[str, Mapping[str, int]],
     runs: Mapping[str, Mapping[str, Mapping[str, float]]],
     measures: Sequence[str] = MEASURES,
+    level: int = 1,
 ) -> list[dict]:
     """Mean of every measure for every run, against the run before it.
 
@@ -73,6 +77,7 @@ def compare(
         qrels: judgements.
         runs: name to run, in the order of the table.
         measures: names as in :func:`per_query`.
+        level: as there.
 
     Returns:
         A row a run: ``name``, ``topics`` (judged), ``missing`` (of them not in the
@@ -87,7 +92,7 @@ def compare(
             log.warning("%s: %d judged topics are not in the run", name, missing)
         row = {"name": name, "topics": len(qrels), "missing": missing}
         for measure in measures:
-            values = np.array(list(per_query(qrels, run, measure).values()))
+            values = np.array(list(per_query(qrels, run, measure, level).values()))
             row[measure] = {"mean": float(values.mean()), "difference": None, "p": None}
             if measure in above:
                 row[measure]["difference"] = float((values - above[measure]).mean())
@@ -136,6 +141,12 @@ def main() -> None:
     )
     parser.add_argument("--qrels", required=True, help="TREC qrels")
     parser.add_argument("--measures", nargs="+", default=MEASURES, help="RR@10 …")
+    parser.add_argument(
+        "--relevance_level",
+        type=int,
+        default=1,
+        help="judgements from it on are relevant to RR and R (2 for TREC DL passages)",
+    )
     parser.add_argument("runs", nargs="+", help="TREC runs, each compared to the last")
     args = parser.parse_args()
     qrels = trec.read_qrels(args.qrels)
@@ -144,7 +155,7 @@ def main() -> None:
     runs = {
         name: trec.read_run(path) for name, path in zip(names, args.runs, strict=True)
     }
-    print(table(compare(qrels, runs, args.measures)))
+    print(table(compare(qrels, runs, args.measures, args.relevance_level)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""Evaluation while training: real retrieval for dev topics, the best weights kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from torch import Tensor
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from dense_hn import DenseHNError, evaluate, trec
+from dense_hn.collections.jsonl import Corpus
+from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.mine import retrieve
+
+
+@dataclass(kw_only=True)
+class EvaluationArguments:
+    """What is measured while training, where --eval_strategy says when."""
+
+    eval_topics: str | None = field(
+        default=None, metadata={"help": "Dev topics, TSV, for --eval_strategy."}
+    )
+    eval_qrels: str | None = field(
+        default=None, metadata={"help": "TREC qrels for them."}
+    )
+    eval_measures: list[str] = field(
+        default_factory=lambda: ["RR@10", "nDCG@10", "R@100"],
+        metadata={
+            "help": "RR@k, nDCG@k, R@k; the best weights are those with the highest "
+            "first one."
+        },
+    )
+    early_stopping: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better one."},
+    )
+
+    def __post_init__(self) -> None:
+        if not self.eval_measures:
+            raise DenseHNError("eval_measures is empty; name one, such as RR@10")
+        for measure in self.eval_measures:
+            evaluate.parse(measure)
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise DenseHNError(
+                f"early_stopping is {self.early_stopping}; it starts at 1"
+            )
+
+    def require_complete(self, evaluating: bool) -> None:
+        """Check that there is all that evaluation needs, or nothing of it.
+
+        Raises:
+            DenseHNError: names what is missing.
+        """
+        given = {"eval_topics": self.eval_topics, "eval_qrels": self.eval_qrels}
+        if evaluating and not all(given.values()):
+            missing = " and ".join(name for name, value in given.items() if not value)
+            raise DenseHNError(f"--eval_strategy: {missing} is missing")
+        given["early_stopping"] = self.early_stopping
+        if not evaluating and any(given.values()):
+            name = next(name for name, value in given.items() if value)
+            raise DenseHNError(
+                f"{name}: nothing is evaluated; give --eval_strategy steps (or epoch)"
+            )
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """Transformers' early stopping, where it is asked for."""
+        if self.early_stopping is None:
+            return []
+        return [EarlyStoppingCallback(early_stopping_patience=self.early_stopping)]
+
+
+class Evaluator:
+    """Scores an encoder on dev topics by exact search over passages."""
+
+    def __init__(
+        self,
+        args: EvaluationArguments,
+        level: int,
+        docids: Sequence[str],
+        passages: Callable[[DenseEncoder], Tensor],
+    ) -> None:
+        """Read the dev topics and qrels.
+
+        Args:
+            args: complete ones.
+            level: judgements from it on are relevant.
+            docids: of the passages that are searched.
+            passages: an encoder to their vectors [N, D].
+
+        Raises:
+            DenseHNError: a file that cannot be read, or judged topics without a text.
+        """
+        self.topics = trec.read_topics(args.eval_topics)
+        self._qrels = trec.read_qrels(args.eval_qrels)
+        trec.require_covered(
+            self._qrels, self.topics, args.eval_qrels, args.eval_topics, "text"
+        )
+        self.topics = {qid: self.topics[qid] for qid in self._qrels}
+        self._level = level
+        self._measures = args.eval_measures
+        self._docids = list(docids)
+        self._passages = passages
+
+    def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
+        """Mean of each measure over the judged dev topics."""
+        made_by = encoder.settings.passage_encoder or encoder.digest()
+        matrix = self._passages(encoder)
+        vectors = Vectors(self._docids, matrix, made_by, "", Path("(in memory)"))
+        depth = max(evaluate.parse(measure)[1] for measure in self._measures)
+        run = dict(retrieve(encoder, vectors, self.topics, depth))
+        scored = {
+            measure: evaluate.per_query(self._qrels, run, measure, self._level)
+            for measure in self._measures
+        }
+        return {name: float(np.mean(list(q.values()))) for name, q in scored.items()}
+
+
+def of_corpus(
+    args: EvaluationArguments, level: int, corpus: Corpus, share: float, seed: int
+) -> Evaluator:
+    """Evaluator that re-encodes a share of the corpus, drawn once, at every evaluation.
+
+    All documents judged for a dev topic are among them.
+
+    Raises:
+        DenseHNError: as :class:`Evaluator`; a judged document that is not in the corpus.
+    """
+    qrels = trec.read_qrels(args.eval_qrels)
+    trec.require_known(qrels, corpus, args.eval_qrels, "the corpus")
+    drawn = Random(f"{seed} evaluation").sample(list(corpus), int(share * len(corpus)))
+    chosen = set(drawn).union(*qrels.values())
+    texts = {docid: text for docid, text in corpus.items() if docid in chosen}
+
+    def passages(encoder: DenseEncoder) -> Tensor:
+        return encode_texts(encoder, list(texts.values()), "passage")
+
+    return Evaluator(args, level, list(texts), passages)
