@@ -17,12 +17,14 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -132,6 +134,9 @@ class DenseEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.tokenizer.padding_side = "right"
         self.settings = settings
+        # Texts of a slice when there are gradients, its activations computed again in
+        # the backward pass; 0: slices as ever, and all activations are kept.
+        self.gradient_cache = 0
         vocabulary = model.config.vocab_size
         if not vocabulary // 2 < len(tokenizer) <= vocabulary:
             raise DenseHNError(
@@ -228,14 +233,22 @@ class DenseEncoder(nn.Module):
 
         Texts go through the model in slices of similar length, each cut to its longest
         text, so that little time is spent on padding; the vectors are the same.
+
+        With ``gradient_cache``, a slice's activations are dropped, and made again, with
+        the same dropout and precision, when the backward pass comes to it. That gives
+        the gradients of Gao et al. 2021 (arXiv 2101.06983) whatever the loss.
         """
+        size, encode = SLICE[input_ids.device.type == "cpu"], self._vectors
+        if self.gradient_cache and torch.is_grad_enabled():
+            size = self.gradient_cache
+            encode = partial(checkpoint, self._vectors, use_reentrant=False)
         lengths = attention_mask.sum(dim=1)
         order = lengths.argsort(stable=True)
         vectors = []
-        for rows in order.split(SLICE[input_ids.device.type == "cpu"]):
+        for rows in order.split(size):
             longest = int(lengths[rows].max())
             ids, mask = input_ids[rows, :longest], attention_mask[rows, :longest]
-            vectors.append(self._vectors(ids, mask))
+            vectors.append(encode(ids, mask))
         return torch.cat(vectors)[order.argsort()]
 
     def _vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -256,8 +269,12 @@ class DenseEncoder(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = probability
 
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Trade time for memory (called by transformers.Trainer)."""
+        self.model.activation_checkpointing_enable(**kwargs)
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """The same, under the name that earlier versions of transformers call."""
         self.model.gradient_checkpointing_enable(**kwargs)
 
     def digest(self, kind: Kind = "passage") -> str:

@@ -218,8 +218,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     Raises:
         DenseHNError: a file that cannot be read, a relevant docid without a vector, a
             topic without positives, vectors that another encoder made, fewer hits than
-            a query has positives (there would be no negative).
+            a query has positives (there would be no negative), a flag without effect.
     """
+    if training.gradient_checkpointing:
+        raise DenseHNError(
+            "adore: transformers checkpoints only layers in training mode, and queries "
+            "are encoded without dropout; use --gradient_cache instead of "
+            "--gradient_checkpointing"
+        )
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     vectors = Vectors.load(args.vectors)

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, encoder, files
+from dense_hn.train.lamb import Lamb
 
 
 @dataclass
@@ -39,6 +41,22 @@ class DenseTrainingArguments(TrainingArguments):
     dataloader_pin_memory: bool = field(
         default=torch.cuda.is_available(), metadata={"help": "Only helps a GPU."}
     )
+    optim: str = field(
+        default=TrainingArguments.default_optim,
+        metadata={
+            "help": "lamb (You et al. 2020, arXiv 1904.00962), or one of transformers'.",
+            "choices": ["lamb", *(name.value for name in OptimizerNames)],
+        },
+    )
+    gradient_cache: int = field(
+        default=0,
+        metadata={
+            "help": "Texts that go through the encoder at once, whose activations are "
+            "computed again in the backward pass, so that memory holds no more than "
+            "theirs and the vectors of the batch (Gao et al. 2021, arXiv 2101.06983). "
+            "0: off."
+        },
+    )
 
     def __post_init__(self) -> None:
         if not self.output_dir:
@@ -46,7 +64,17 @@ class DenseTrainingArguments(TrainingArguments):
         folder = Path(self.output_dir)
         self.encoder_dir = str(folder)
         self.output_dir = str(folder.with_name(f".{folder.name}.training"))
+        if self.gradient_cache < 0:
+            raise DenseHNError(
+                f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
+            )
+        # TrainingArguments refuses an optimizer that is not its own.
+        lamb = self.optim == "lamb"
+        if lamb:
+            self.optim = self.default_optim
         super().__post_init__()
+        if lamb:
+            self.optim = "lamb"
         if self.eval_strategy != "no":
             raise DenseHNError(
                 "--eval_strategy: there is no evaluation while training yet; leave it "
@@ -76,6 +104,11 @@ class TellEpoch(TrainerCallback):
 def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
     """Train, and save the encoder where the arguments say."""
     args = trainer.args
+    trained.gradient_cache = args.gradient_cache
+    if args.optim == "lamb":
+        betas = (args.adam_beta1, args.adam_beta2)
+        settings = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+        trainer.optimizer_cls_and_kwargs = (Lamb, settings)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         trained.save(args.encoder_dir)
