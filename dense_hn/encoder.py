@@ -36,6 +36,7 @@ from transformers.utils import cached_file
 
 from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
+from dense_hn.names import unknown
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
@@ -90,9 +91,7 @@ class EncoderSettings:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                raise DenseHNError(
-                    f"encoder: unknown setting {name!r}; there are {', '.join(known)}"
-                )
+                raise DenseHNError(f"encoder: {unknown('setting', name, known)}")
         return cls(**values)
 
     @classmethod
