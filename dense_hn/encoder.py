@@ -38,6 +38,7 @@ from transformers.utils import cached_file
 
 from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
+from dense_hn.names import unknown
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
@@ -92,9 +93,7 @@ class EncoderSettings:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                raise DenseHNError(
-                    f"encoder: unknown setting {name!r}; there are {', '.join(known)}"
-                )
+                raise DenseHNError(f"encoder: {unknown('setting', name, known)}")
         return cls(**values)
 
     @classmethod

@@ -1,15 +1,23 @@
 """Recipes: reading, refusing, and running each stage once."""
 
 import contextlib
+import json
 import subprocess
 import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
+from transformers import TrainingArguments
 
-from dense_hn import DenseHNError
-from dense_hn.train import recipe
+from dense_hn import DenseHNError, trec
+from dense_hn.collections.jsonl import write_corpus
+from dense_hn.encode import encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.train import commands, recipe, star
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.pipeline import Pipeline
+from dense_hn.train.trainer import DenseTrainingArguments
 
 
 def test_the_quickstart_is_found_and_changed(tmp_path):
@@ -18,14 +26,31 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
     assert read.collection.pydoc == ["stdlib"]
     assert read.bm25.b == 0.7
     # YAML takes 1e-5 for a string; the stage's argument parser makes it a number.
-    assert Pipeline(read, tmp_path).star[1].learning_rate == 1e-5
+    _, trainer = Pipeline(read, tmp_path).trainings["star"].arguments
+    assert trainer.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("collection: {pydoc: [json]}\nstarr: {}\n", "unknown section 'starr'"),
-        ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown key 'k'"),
+        (
+            "collection: {pydoc: [json]}\nstarr: {}\n",
+            "unknown section 'starr'; did you mean 'star'.* needs `method:`",
+        ),
+        ("zzz: {}\n", "there are collection, encoder, bm25, evaluate, star, adore"),
+        ("new: {method: adoer}\n", "new: unknown method 'adoer'; did you .* 'adore'"),
+        ("star: {from: adore}\nadore: {}\n", "star: from: unknown .* 'adore'; there"),
+        ("star: {from: bm25}\n", "unknown earlier stage 'bm25'; there are base"),
+        ("a/b: {method: star}\n", "a/b: files are named after"),
+        ("a b: {method: star}\n", "a b: files are named after"),
+        ("3: {method: star}\n", "3: files are named after"),
+        ("base: {method: star}\n", "base: this name is taken"),
+        ("BM25: {method: star}\n", "BM25: this name is taken"),
+        ("pyserini-x: {method: star}\n", "pyserini-x: this name is taken"),
+        ("star: {}\nadore: {}\nstar: {}\n", ":3: 'star' for the second time"),
+        ("star: {alpha: 1, seed: 1, alpha: 2}\n", ":1: 'alpha' for the second time"),
+        ("star: [1]\n", "star: expected `key: value` lines"),
+        ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown setting 'k'"),
         ("collection: {pydoc: [json], folder: x}\n", "give either pydoc or folder"),
         ("collection: {}\n", "give either pydoc or folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
@@ -51,10 +76,20 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
     ("changes", "message"),
     [
         (["encoder.source=package:no_such_package/x"], "no_such_package is not inst"),
-        (["encoder.poling=cls"], "unknown key 'poling'"),
+        (["encoder.poling=cls"], "'poling'; did you mean 'pooling'"),
         (["star.loss=x"], "star: unknown setting 'loss'"),
         (["star.max_step=5"], "'max_step'; did you mean 'max_steps'"),
-        (["star.negatives=[oracle]"], "negatives is \\['oracle'\\]"),
+        (
+            ["star.negatives=[oracle]"],
+            "stage star: unknown system or .* 'oracle'; there",
+        ),
+        (["star.negatives=[adore]"], "'adore'; there are bm25, base"),
+        (["star.negatives=[]"], "stage star: .*required: --negatives"),
+        (["star.from=star"], "star: from: unknown earlier stage 'star'"),
+        (["adore.from=bse"], "'bse'; did you mean 'base'"),
+        (["stars.alpha=1"], "--set stars.*unknown section 'stars'; did you .* 'star'"),
+        (["x.y=1"], "there are collection, encoder, bm25, evaluate, star, adore"),
+        (["x=1"], "expected SECTION.KEY=VALUE"),
         (["adore.metric_cut=0"], "metric_cut start at 1"),
         (["star.corpus=elsewhere"], "star: corpus is filled in by the recipe"),
         (
@@ -89,6 +124,230 @@ def test_a_folder_that_pyserini_misreads_is_refused(tmp_path):
         Pipeline(recipe.read("quickstart"), tmp_path / "roadseries")
 
 
+@pytest.fixture
+def folder(tmp_path, corpus, topics, qrels):
+    """A collection folder: 12 topics to train on, 6 for dev, 6 for test."""
+    write_corpus(tmp_path / "made" / "corpus" / "corpus.jsonl", corpus)
+    qids = list(topics)
+    for split, part in (
+        ("train", qids[:12]),
+        ("dev", qids[12:18]),
+        ("test", qids[18:]),
+    ):
+        chosen = {qid: topics[qid] for qid in part}
+        trec.write_topics(tmp_path / "made" / f"topics.{split}.tsv", chosen)
+        judged = {qid: qrels[qid] for qid in part}
+        trec.write_qrels(tmp_path / "made" / f"qrels.{split}.txt", judged)
+    return tmp_path / "made"
+
+
+FAST = (
+    "max_steps: 2, per_device_train_batch_size: 4, learning_rate: 1e-3, use_cpu: true"
+)
+
+
+@pytest.fixture
+def branching(tmp_path, folder, bert):
+    """A recipe with two STARs from base, an ADORE from the second, a STAR from that."""
+    path = tmp_path / "branching.yaml"
+    path.write_text(
+        f"""
+collection: {{folder: {folder}}}
+encoder: {{source: {bert}}}
+wide: {{method: star, negatives: [bm25, base], negatives_depth: 10, {FAST}}}
+narrow: {{method: star, from: base, negatives_depth: 20, {FAST}}}
+adore: {{adore_hits: 20, {FAST}}}
+again: {{method: star, negatives: [wide, adore], negatives_depth: 10, {FAST}}}
+evaluate: {{hits: 30, measures: [RR@10]}}
+"""
+    )
+    return str(path)
+
+
+def test_the_plan_of_a_branching_recipe(branching, tmp_path):
+    pipeline = Pipeline(recipe.read(branching), tmp_path)
+    assert list(pipeline.ledger.stages) == [
+        *("collection", "topics.test", "bm25.index", "bm25.test"),
+        *("base", "base.encode", "base.test"),
+        *("bm25.train", "base.train", "wide", "wide.encode", "wide.test"),
+        *("narrow", "narrow.encode", "narrow.test", "adore", "adore.test"),
+        *("wide.train", "adore.train", "again", "again.encode", "again.test"),
+        *("wide.export", "again.export", "evaluate"),
+    ]
+    assert not list(tmp_path.glob("work/*"))
+
+
+AGAIN = {"again", "again.encode", "again.test", "again.export"}
+ADORE = {"adore", "adore.test", "adore.train"}
+NARROW = {"narrow", "narrow.encode", "narrow.test"}
+WIDE = {"wide", "wide.encode", "wide.test", "wide.train", "wide.export"}
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ("again.alpha=0.5", AGAIN),
+        ("adore.metric_cut=9", AGAIN | ADORE),
+        ("narrow.alpha=0.5", AGAIN | ADORE | NARROW),
+        ("wide.alpha=0.5", AGAIN | WIDE),
+        # The runs of base are as deep as the deepest that reads them: narrow's 20.
+        ("wide.negatives_depth=15", AGAIN | WIDE | {"bm25.train"}),
+        (
+            "wide.negatives_depth=21",
+            AGAIN | WIDE | ADORE | NARROW | {"bm25.train", "base.train"},
+        ),
+        ("again.negatives=[adore]", AGAIN),
+        ("again.from=narrow", AGAIN | {"narrow.export"}),
+        ("bm25.b=0.5", AGAIN | WIDE | {"bm25.train", "bm25.test"}),
+        ("evaluate.measures=[R@10]", set()),
+    ],
+)
+def test_a_changed_branch_redoes_what_reads_it(branching, tmp_path, change, redone):
+    one, two = (
+        Pipeline(recipe.read(branching, changes), tmp_path).ledger.stages
+        for changes in ([], [change])
+    )
+    changed = {
+        name for name in two if name not in one or one[name].key != two[name].key
+    }
+    assert changed == redone | {"evaluate"}
+
+
+def test_a_branching_recipe_from_end_to_end(
+    branching, folder, tmp_path, corpus, topics, capsys
+):
+    pipeline = Pipeline(recipe.read(branching), tmp_path)
+    pipeline.run()
+    report = pipeline.report()
+    runs = tmp_path / "runs" / "branching"
+    models = tmp_path / "work" / "branching" / "models"
+    systems = ["bm25", "base", "wide", "narrow", "adore", "again"]
+    mined = ["bm25", "base", "wide", "adore"]
+    assert {path.name for path in runs.iterdir()} == (
+        {f"{name}.test.txt" for name in systems}
+        | {f"{name}.train.txt" for name in mined}
+        | {"table.test.txt", "table.test.json"}
+    )
+    rows = json.loads((runs / "table.test.json").read_text())
+    assert [row["name"] for row in rows] == ["BM25", "untrained", *systems[2:]]
+    for name, hits in (("bm25", 10), ("base", 20), ("wide", 10), ("adore", 10)):
+        mined_run = trec.read_run(runs / f"{name}.train.txt")
+        assert max(map(len, mined_run.values())) == hits
+
+    # ADORE's queries search the passages of the stage it started from.
+    adore = trec.read_run(runs / "adore.test.txt")
+    queries = DenseEncoder.load(str(models / "adore"))
+    passages = DenseEncoder.load(str(models / "narrow"))
+    matrix = encode_texts(passages, list(corpus.values()), "passage").double()
+    for qid, hits in adore.items():
+        query = encode_texts(queries, [topics[qid]], "query").double()[0]
+        scores = dict(zip(corpus, (matrix @ query).tolist(), strict=True))
+        assert hits == pytest.approx({d: scores[d] for d in hits}, abs=1e-5)
+        assert min(hits.values()) >= sorted(scores.values())[-30] - 1e-5
+
+    # The last stage is what its command line makes of the files between.
+    argv = ["--encoder", str(models / "adore"), "--output_dir", str(tmp_path / "again")]
+    argv += ["--corpus", str(folder / "corpus" / "corpus.jsonl")]
+    argv += ["--topics", str(folder / "topics.train.tsv")]
+    argv += ["--qrels", str(folder / "qrels.train.txt"), "--negatives_depth", "10"]
+    argv += ["--negatives", *(str(runs / f"{n}.train.txt") for n in ("wide", "adore"))]
+    argv += [f"--{word}".replace(": ", "=") for word in FAST.split(", ")]
+    commands.train("star", argv)
+    by_hand = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert (models / "again" / "model.safetensors").read_bytes() == by_hand
+
+    heads = [line for line in report.splitlines() if line.endswith(" in Pyserini:")]
+    assert heads == ["wide in Pyserini:", "again in Pyserini:"]
+    indexes = tmp_path / "work" / "branching" / "indexes"
+    assert {path.name for path in indexes.iterdir()} == {"bm25", "wide", "again"}
+
+    assert "── again (20 of 25)" in capsys.readouterr().out
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    second = Pipeline(recipe.read(branching), tmp_path)
+    second.run()
+    assert {
+        p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()
+    } == before
+    assert "──" not in capsys.readouterr().out
+    stages = second.report().partition("\nall ")[0].splitlines()[1:]
+    assert len(stages) == 25
+    assert all(line.endswith("(done before)") for line in stages)
+
+
+@dataclass(kw_only=True, slots=True)
+class OtherArguments(star.Arguments):
+    """STAR's, without need of negatives, with a teacher and evaluation in training."""
+
+    negatives: list[str] = field(default_factory=list)
+    teacher: str | None = None
+    eval_topics: str | None = None
+    eval_qrels: str | None = None
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """A method whose arguments have the fields that STAR's and ADORE's lack."""
+    method = SimpleNamespace(Arguments=OtherArguments, __doc__="Other.")
+    monkeypatch.setitem(commands.STAGES, "other", method)
+    # Any eval_strategy.
+    post_init = TrainingArguments.__post_init__
+    monkeypatch.setattr(DenseTrainingArguments, "__post_init__", post_init)
+
+
+def test_a_method_gets_the_files_that_it_has_fields_for(
+    other, branching, folder, tmp_path
+):
+    def plan(*changes):
+        changes = [f"wide.{change}" for change in ("method=other", *changes)]
+        pipeline = Pipeline(recipe.read(branching, changes), tmp_path)
+        return pipeline.trainings["wide"].arguments[0], pipeline.ledger.stages
+
+    runs = tmp_path / "runs" / "branching"
+    teacher = tmp_path / "teacher.txt"
+    teacher.write_text("q0 Q0 red-lamp 1 1.0 t\n")
+    args, before = plan("negatives=[]", f"teacher={teacher}", "eval_strategy=no")
+    assert (args.negatives, args.teacher) == ([], str(teacher))
+    assert (args.eval_topics, args.eval_qrels) == (None, None)
+    assert "bm25.train" not in before
+    assert "topics.dev" not in before
+    teacher.write_text("q0 Q0 red-door 1 1.0 t\n")
+    _, after = plan("negatives=[]", f"teacher={teacher}", "eval_strategy=no")
+    assert before["wide"].key != after["wide"].key
+    assert before["narrow"].key == after["narrow"].key
+
+    args, before = plan("teacher=base", "eval_strategy=steps")
+    assert args.negatives == [
+        str(runs / "bm25.train.txt"),
+        str(runs / "base.train.txt"),
+    ]
+    assert args.teacher == str(runs / "base.train.txt")
+    assert args.eval_topics == str(folder / "topics.dev.tsv")
+    assert args.eval_qrels == str(folder / "qrels.dev.txt")
+    (folder / "topics.dev.tsv").write_text("q12\tanother lamp\n")
+    _, after = plan("teacher=base", "eval_strategy=steps")
+    assert before["wide"].key != after["wide"].key
+    assert before["narrow"].key == after["narrow"].key
+    with pytest.raises(DenseHNError, match="unknown system or run file 'x.txt'"):
+        plan("teacher=x.txt")
+    with pytest.raises(DenseHNError, match="stage wide: eval_qrels is filled in"):
+        plan("eval_qrels=x")
+    (folder / "qrels.dev.txt").unlink()
+    with pytest.raises(DenseHNError, match="qrels.dev.txt: the collection's dev qrels"):
+        plan("eval_strategy=steps")
+
+
+def test_a_change_of_a_section_leaves_its_alias_alone(tmp_path):
+    path = tmp_path / "alias.yaml"
+    path.write_text(
+        "collection: {pydoc: [json]}\n"
+        "a: &a {method: star, alpha: 1}\nb: *a\nc: {<<: *a, seed: 3}\n"
+    )
+    a, b, c = recipe.read(str(path), ["b.alpha=2"]).stages
+    assert (a.settings, b.settings) == ({"alpha": 1}, {"alpha": 2})
+    assert c.settings == {"alpha": 1, "seed": 3}
+    assert [stage.source for stage in (a, b, c)] == ["base", "a", "b"]
+
+
 def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
     done = []
 
@@ -101,13 +360,14 @@ def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
             ("four", None, ["three", "two"]),
         ):
             output = tmp_path / name
-            ledger.run(
+            ledger.add(
                 name,
                 lambda name=name, output=output: (done.append(name), output.touch()),
                 [output],
                 settings,
                 after=after,
             )
+        ledger.run()
         made, done[:] = list(done), []
         return made
 
@@ -131,6 +391,7 @@ def test_a_failed_stage_is_forgotten(tmp_path):
 
     for settings, fail in (("a", False), ("b", True), ("a", False)):
         ledger = Ledger(tmp_path / "stages.json")
+        ledger.add("one", lambda f=fail: make(f), [tmp_path / "one"], settings)
         with pytest.raises(DenseHNError) if fail else contextlib.nullcontext():
-            ledger.run("one", lambda f=fail: make(f), [tmp_path / "one"], settings)
+            ledger.run()
     assert done == ["one", "one"]

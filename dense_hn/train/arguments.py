@@ -1,6 +1,5 @@
 """Settings, from a command line or a recipe, to a checked dataclass."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from dense_hn import DenseHNError
+from dense_hn.names import unknown
 
 
 class ArgumentParser(HfArgumentParser):
@@ -32,17 +32,15 @@ def parse(name: str, kinds: Sequence[type], argv: list[str], **about: str) -> tu
     """
     parser = ArgumentParser(kinds, prog=name, allow_abbrev=False, **about)
     try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(
+        *parsed, left = parser.parse_args_into_dataclasses(
             argv, look_for_args_file=False, return_remaining_strings=True
         )
     except (ValueError, ImportError) as error:
         raise DenseHNError(f"{name}: {error}") from error
-    if unknown:
-        key = unknown[0].lstrip("-")
-        known = [field.name for kind in kinds for field in fields(kind)]
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see --help"
-        raise DenseHNError(f"{name}: unknown setting {key!r}; {hint}")
+    if left:
+        known = [field.name for kind in kinds for field in fields(kind) if field.init]
+        key = left[0].lstrip("-")
+        raise DenseHNError(f"{name}: {unknown('setting', key, known)}")
     return tuple(parsed)
 
 
@@ -50,22 +48,24 @@ def fill(name: str, kind: type, settings: Mapping[str, Any]) -> Any:
     """Make one dataclass of a recipe's section, its values turned to the fields' types.
 
     Raises:
-        DenseHNError: as :func:`parse`; an unknown key is named with those there are.
+        DenseHNError: as :func:`parse`.
     """
     known = [field.name for field in fields(kind)]
     for key in settings:
         if key not in known:
-            raise DenseHNError(
-                f"{name}: unknown key {key!r}; there are {', '.join(known)}"
-            )
+            raise DenseHNError(f"{name}: {unknown('setting', str(key), known)}")
     return parse(name, [kind], argv_of(settings))[0]
 
 
 def argv_of(settings: Mapping[str, Any]) -> list[str]:
-    """``{"a": 1, "b": [2, 3], "c": []}`` to ``--a 1 --b 2 3``."""
+    """``{"a": 1, "b": [2, 3], "c": []}`` to ``--a 1 --b 2 3``.
+
+    False becomes ``no``, which switches take too: YAML reads `eval_strategy: no` so.
+    """
     argv = []
     for key, value in settings.items():
         values = value if isinstance(value, list) else [value]
+        values = ["no" if value is False else value for value in values]
         if values:
             argv += [f"--{key}", *map(str, values)]
     return argv

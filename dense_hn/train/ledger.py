@@ -5,6 +5,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from tqdm import tqdm
 
 from dense_hn import __version__
 from dense_hn.files import whole_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A declared stage."""
+
+    work: Callable[[], None]
+    outputs: Sequence[Path]
+    # What it is known by, see Ledger.
+    key: str
 
 
 class Ledger:
@@ -25,10 +36,11 @@ class Ledger:
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
         self._records = json.loads(ledger.read_text()) if ledger.exists() else {}
-        self._keys: dict[str, str] = {}
         self._skipped: set[str] = set()
+        # By name, in the order in which they run.
+        self.stages: dict[str, Stage] = {}
 
-    def run(
+    def add(
         self,
         name: str,
         work: Callable[[], None],
@@ -37,36 +49,41 @@ class Ledger:
         *,
         after: Sequence[str] = (),
     ) -> None:
-        """Do ``work`` unless it was done.
+        """Declare a stage, which :meth:`run` does unless it was done.
 
         Args:
             name: of the stage, unique in a recipe.
             work: makes all of ``outputs``, each appearing only when whole.
             outputs: files and folders.
             settings: what it depends on, as JSON.
-            after: names of the earlier stages whose outputs it reads.
+            after: names of the stages, declared before, whose outputs it reads.
         """
         made_from = [
             __version__,
             name,
             settings,
-            [self._keys[stage] for stage in after],
+            [self.stages[stage].key for stage in after],
         ]
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-        self._keys[name] = key
-        done = self._records.get(name, {}).get("key") == key
-        if done and all(output.exists() for output in outputs):
-            self._skipped.add(name)
-            return
-        tqdm.write(f"── {name}")
-        # Forgotten first: a stage that is interrupted may leave outputs of two makings.
-        if self._records.pop(name, None):
+        self.stages[name] = Stage(work=work, outputs=outputs, key=key)
+
+    def run(self) -> None:
+        """Do the declared stages that are not done."""
+        for number, (name, stage) in enumerate(self.stages.items(), 1):
+            done = self._records.get(name, {}).get("key") == stage.key
+            if done and all(output.exists() for output in stage.outputs):
+                self._skipped.add(name)
+                continue
+            tqdm.write(f"── {name} ({number} of {len(self.stages)})")
+            # Forgotten first: a stage that is interrupted may leave outputs of two
+            # makings.
+            if self._records.pop(name, None):
+                self._write()
+            start = time.monotonic()
+            stage.work()
+            seconds = time.monotonic() - start
+            self._records[name] = {"key": stage.key, "seconds": round(seconds, 1)}
             self._write()
-        start = time.monotonic()
-        work()
-        seconds = time.monotonic() - start
-        self._records[name] = {"key": key, "seconds": round(seconds, 1)}
-        self._write()
 
     def _write(self) -> None:
         with whole_file(self._ledger) as partial:
@@ -74,13 +91,14 @@ class Ledger:
 
     def summary(self) -> str:
         """Seconds of every stage, and the most memory this process has held."""
-        lines = ["stage             seconds"]
+        width = max(16, *map(len, self.stages))
+        lines = [f"{'stage':{width}}  seconds"]
         total = 0.0
-        for name in self._keys:
+        for name in self.stages:
             seconds = self._records[name]["seconds"]
             total += seconds
             note = "  (done before)" if name in self._skipped else ""
-            lines.append(f"{name:<16}  {seconds:>7.1f}{note}")
+            lines.append(f"{name:{width}}  {seconds:>7.1f}{note}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        lines.append(f"{'all':<16}  {total:>7.1f}  peak memory now: {peak:.1f} GiB")
+        lines.append(f"{'all':{width}}  {total:>7.1f}  peak memory now: {peak:.1f} GiB")
         return "\n".join(lines)

@@ -1,20 +1,26 @@
-"""Runs a recipe: corpus → BM25 → STAR → ADORE → Pyserini index → runs → table.
+"""Runs a recipe: corpus → BM25 → training stages → Pyserini indexes → runs → table.
 
-Under the output folder it writes
+:meth:`Pipeline._plan` is the path of the data. Under the output folder it writes
 
-    work/NAME/    collection, models/{base,star,adore}, vectors/{base,star},
-                  indexes/{bm25,star}, stages.json
+    work/NAME/    collection, models/{base,STAGE…}, vectors/{base,STAGE…},
+                  indexes/{bm25,STAGE…}, stages.json
     runs/NAME/    a TREC run for each system, and the table
     qrels/NAME/   the qrels that the table was scored with
+
+A system is bm25, base or a training stage. Its passage space is the system whose
+passage vectors it searches: itself, or, where a stage trains the query side only, that
+of the stage it starts from.
 """
 
 import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dense_hn import DenseHNError, bm25, evaluate, pyserini, trec
 from dense_hn.collections import pydoc
@@ -23,25 +29,40 @@ from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
 from dense_hn.files import digest, require_file, whole_file
-from dense_hn.mine import retrieve
-from dense_hn.train import adore, arguments, commands, star
+from dense_hn.mine import mine
+from dense_hn.names import unknown
+from dense_hn.train import adore, arguments, commands
 from dense_hn.train.ledger import Ledger
-from dense_hn.train.recipe import Recipe
+from dense_hn.train.recipe import Recipe, TrainingSection
+from dense_hn.train.trainer import DenseTrainingArguments
 
-# The table's rows: what a run's file is called, and its name in the table.
-SYSTEMS = {
-    "bm25": "BM25",
-    "base": "untrained",
-    "star": "STAR",
-    "adore": "STAR+ADORE",
-}
+# The table's rows above those of the training stages.
+UNTRAINED = {"bm25": "BM25", "base": "untrained"}
+# Settings that name runs of the training topics.
+RUNS = ("negatives", "teacher")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A training stage with the files that the recipe fills in."""
+
+    section: TrainingSection
+    # Its passage space.
+    passages: str
+    # The systems and the run files whose hits of the training topics it reads.
+    systems: list[str]
+    run_files: list[Path]
+    # Whether it is evaluated on the dev topics while it trains.
+    evaluates: bool
+    # What the method's train takes.
+    arguments: tuple[Any, DenseTrainingArguments]
 
 
 class Pipeline:
     """A recipe, the files it reads and writes, and its stages."""
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
-        """Check everything that can be checked before the first stage.
+        """Check everything that can be checked before the first stage, and declare all.
 
         Args:
             recipe: what to run.
@@ -49,7 +70,8 @@ class Pipeline:
 
         Raises:
             DenseHNError: no JDK, settings that a stage does not take, files of the
-                collection or of the encoder that are not there.
+                collection or of the encoder that are not there, negatives of a system
+                that there is not.
         """
         self.recipe = recipe
         self.split = recipe.evaluate.topics
@@ -63,7 +85,6 @@ class Pipeline:
         self.ledger = Ledger(self.work / "stages.json")
 
         pyserini.java_home()
-        require_plain(self.model("adore"))
         if importlib.util.find_spec("faiss") is None:
             raise DenseHNError("faiss is not installed; run `pip install faiss-cpu`")
         given_settings = dict(recipe.encoder)
@@ -73,24 +94,35 @@ class Pipeline:
         locate(self.source)
         typed = arguments.fill("encoder", EncoderSettings, given_settings)
         self.encoder_settings = {name: getattr(typed, name) for name in given_settings}
-        self.star = commands.parse("star", self._star_argv())
-        self.adore = commands.parse("adore", self._adore_argv())
+        # In the order of the file, so that each knows those before it.
+        self.trainings: dict[str, Training] = {}
+        for section in recipe.stages:
+            try:
+                self.trainings[section.name] = self._training(section)
+            except DenseHNError as error:
+                raise DenseHNError(f"stage {section.name}: {error}") from error
+        for name in self.exported():
+            require_plain(self.model(name))
+        self.splits = [self.split]
+        if any(training.evaluates for training in self.trainings.values()):
+            self.splits = list(dict.fromkeys([self.split, "dev"]))
         if given:
             require_file(self.corpus, "the collection's corpus")
-            for split in ("train", self.split):
+            for split in ("train", *self.splits):
                 require_file(self.topics(split), f"the collection's {split} topics")
                 require_file(self.judged(split), f"the collection's {split} qrels")
+        self._plan()
 
     def model(self, name: str) -> Path:
-        """Folder of an encoder: base, star or adore."""
+        """Folder of an encoder: base, or a training stage's."""
         return self.work / "models" / name
 
-    def vectors(self, name: str) -> Path:
-        """Vectors folder of a passage encoder: base or star."""
-        return self.work / "vectors" / name
+    def vectors(self, space: str) -> Path:
+        """Vectors folder of a passage space."""
+        return self.work / "vectors" / space
 
     def index(self, name: str) -> Path:
-        """An index that Pyserini opens: bm25 (Lucene) or star (faiss)."""
+        """An index that Pyserini opens: bm25 (Lucene), or a passage space's (faiss)."""
         return self.work / "indexes" / name
 
     def topics(self, split: str) -> Path:
@@ -105,95 +137,196 @@ class Pipeline:
         """The run of a system."""
         return self.runs / f"{system}.{split}.txt"
 
-    def _star_argv(self) -> list[str]:
-        """STAR's arguments: the recipe's, and the files."""
-        settings = {"negatives": ["base"]} | self.recipe.star
-        names = settings.pop("negatives")
-        if not isinstance(names, list) or not names or set(names) - {"bm25", "base"}:
-            raise DenseHNError(f"star: negatives is {names}; give [bm25, base] or one")
+    def passages(self, encoder: str) -> str:
+        """The passage space of an encoder: base, or a training stage's."""
+        return encoder if encoder == "base" else self.trainings[encoder].passages
+
+    def exported(self) -> list[str]:
+        """The training stages that Pyserini can search when the recipe is done.
+
+        They are those that no other starts from, and all that share their passages.
+        """
+        sources = {training.section.source for training in self.trainings.values()}
+        last = self.trainings.keys() - sources
+        spaces = {self.passages(name) for name in last}
+        return [name for name in self.trainings if self.passages(name) in spaces]
+
+    def _training(self, section: TrainingSection) -> Training:
+        """Fill in the files of a training stage, and parse its arguments."""
+        kind = commands.STAGES[section.method].Arguments
+        taken = {field.name: field for field in fields(kind)}
+        settings = dict(section.settings)
+        if "negatives" in taken and _required(taken["negatives"]):
+            settings.setdefault("negatives", [section.source])
+        named = {
+            key: list(map(str, _listed(settings.pop(key))))
+            for key in RUNS
+            if key in taken and key in settings
+        }
+        runs = {name: self._run(name) for names in named.values() for name in names}
+        systems = [name for name in runs if name in self._systems()]
+
         files = {
-            "encoder": self.model("base"),
+            "encoder": self.model(section.source),
             "corpus": self.corpus,
+            "vectors": self.vectors(self.passages(section.source)),
             "topics": self.topics("train"),
             "qrels": self.judged("train"),
-            "negatives": [self.hits(name, "train") for name in names],
-            "output_dir": self.model("star"),
+            "eval_topics": self.topics("dev"),
+            "eval_qrels": self.judged("dev"),
         }
-        return _with_files("star", settings, files)
+        files = {key: path for key, path in files.items() if key in taken}
+        files["output_dir"] = self.model(section.name)
+        for key in files:
+            if key in settings:
+                raise DenseHNError(f"{key} is filled in by the recipe; remove it")
+        # YAML reads a plain no as False.
+        strategy = settings.get("eval_strategy", "no")
+        evaluates = "eval_topics" in files and strategy not in ("no", False)
+        if not evaluates:
+            files = {k: v for k, v in files.items() if not k.startswith("eval_")}
+        files |= {key: [runs[name] for name in names] for key, names in named.items()}
+        one_sided = "vectors" in taken
+        return Training(
+            section=section,
+            passages=self.passages(section.source) if one_sided else section.name,
+            systems=systems,
+            run_files=[path for name, path in runs.items() if name not in systems],
+            evaluates=evaluates,
+            arguments=commands.parse(
+                section.method, arguments.argv_of({**settings, **files})
+            ),
+        )
 
-    def _adore_argv(self) -> list[str]:
-        """ADORE's arguments: the recipe's, and the files."""
-        files = {
-            "encoder": self.model("star"),
-            "vectors": self.vectors("star"),
-            "topics": self.topics("train"),
-            "qrels": self.judged("train"),
-            "output_dir": self.model("adore"),
-        }
-        return _with_files("adore", self.recipe.adore, files)
+    def _systems(self) -> list[str]:
+        """The systems known so far."""
+        return [*UNTRAINED, *self.trainings]
 
-    def run(self) -> None:
-        """Run the stages that are not done."""
-        stage, recipe = self.ledger.run, self.recipe
-        depth = self.star[0].negatives_depth
+    def _run(self, name: str) -> Path:
+        """The run of the training topics by a system known so far, or in a file."""
+        if name in self._systems():
+            return self.hits(name, "train")
+        if not Path(name).is_file():
+            raise DenseHNError(unknown("system or run file", name, self._systems()))
+        return Path(name)
+
+    def _plan(self) -> None:
+        """Declare the stages in the order in which they run: the path of the data."""
+        add, recipe = self.ledger.add, self.recipe
         evaluated = (self.split, recipe.evaluate.hits)
 
-        stage("collection", self._collection, [self.corpus], self._collection_key())
-        judgements = _digests([self.topics(self.split), self.judged(self.split)])
-        stage(
-            f"topics.{self.split}", self._judged, [], judgements, after=["collection"]
-        )
-        stage("base", self._base, [self.model("base")], self._base_key())
-        stage("bm25.index", self._index, [self.index("bm25")], after=["collection"])
-        self._bm25("train", depth)
-        self._bm25(*evaluated)
-        self._encode("base", after=["collection", "base"])
-        self._search("base", "base", "train", depth)
-        self._search("base", "base", *evaluated)
-        stage(
-            "star",
-            lambda: star.train(*self.star),
-            [self.model("star")],
-            recipe.star,
-            after=["collection", "base", "bm25.train", "base.train"],
-        )
-        self._encode("star", after=["star"])
-        self._search("star", "star", *evaluated)
-        stage(
-            "adore",
-            lambda: adore.train(*self.adore),
-            [self.model("adore")],
-            recipe.adore,
-            after=["star.encode"],
-        )
-        self._search("adore", "star", *evaluated, after=("adore",))
-        stage("export", self._export, [self.index("star")], after=["star.encode"])
-        stage(
+        add("collection", self._collection, [self.corpus], self._collection_key())
+        for split in self.splits:
+            judgements = self._digests(self.topics(split), self.judged(split))
+            check = partial(self._judged, split)
+            add(f"topics.{split}", check, [], judgements, after=["collection"])
+        add("bm25.index", self._index, [self.index("bm25")], after=["collection"])
+        self._add_search("bm25", *evaluated)
+        add("base", self._base, [self.model("base")], self._base_key())
+        self._add_encode("base")
+        self._add_search("base", *evaluated)
+        for name, training in self.trainings.items():
+            for system in training.systems:
+                if f"{system}.train" not in self.ledger.stages:
+                    self._add_search(system, "train", self._depth(system))
+            self._add_training(name)
+            if training.passages == name:
+                self._add_encode(name)
+            self._add_search(name, *evaluated)
+        for space in dict.fromkeys(map(self.passages, self.exported())):
+            work = partial(self._export, space)
+            add(f"{space}.export", work, [self.index(space)], after=[f"{space}.encode"])
+        add(
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
-            [recipe.evaluate.measures, judgements],
-            after=[f"{system}.{self.split}" for system in SYSTEMS],
+            recipe.evaluate.measures,
+            after=[f"{name}.{self.split}" for name in ("topics", *self._systems())],
         )
+
+    def _add_search(self, system: str, split: str, hits: int) -> None:
+        """Declare the run of a system."""
+        settings = [hits, self._digests(self.topics(split))]
+        if system == "bm25":
+            search, after = self._search_bm25, ["bm25.index"]
+            settings.append(asdict(self.recipe.bm25))
+        else:
+            search, after = self._search, [system, f"{self.passages(system)}.encode"]
+            search = partial(search, system)
+        self.ledger.add(
+            f"{system}.{split}",
+            partial(search, split, hits),
+            [self.hits(system, split)],
+            settings,
+            after=after,
+        )
+
+    def _add_encode(self, space: str) -> None:
+        """Declare the vectors of a passage space."""
+        self.ledger.add(
+            f"{space}.encode",
+            partial(self._encode, space),
+            [self.vectors(space)],
+            after=["collection", space],
+        )
+
+    def _add_training(self, name: str) -> None:
+        """Declare a training stage; it reads its source, and runs of the systems."""
+        training = self.trainings[name]
+        section = training.section
+        after = ["collection", section.source]
+        if training.passages != name:
+            after.append(f"{training.passages}.encode")
+        if training.evaluates:
+            after.append("topics.dev")
+        self.ledger.add(
+            name,
+            lambda: commands.STAGES[section.method].train(*training.arguments),
+            [self.model(name)],
+            [section.method, section.settings, _digests(training.run_files)],
+            after=[*after, *(f"{system}.train" for system in training.systems)],
+        )
+
+    def _depth(self, system: str) -> int:
+        """Hits of a training topic that the stages which read a system look at."""
+        readers = [
+            training.arguments[0]
+            for training in self.trainings.values()
+            if system in training.systems
+        ]
+        return max(
+            args.negatives_depth
+            if hasattr(args, "negatives_depth")
+            else args.adore_hits
+            for args in readers
+        )
+
+    def run(self) -> None:
+        """Run the stages that are not done."""
+        self.ledger.run()
 
     def report(self) -> str:
         """Time of the stages, how Pyserini searches the models, and the table."""
         lines = [self.ledger.summary()]
-        for name in ("star", "adore"):
+        for name in self.exported():
             command = search_command(
                 EncoderSettings.of(EncoderSettings.saved(str(self.model(name)))),
                 encoder=self.model(name),
-                index=self.index("star"),
+                index=self.index(self.passages(name)),
                 topics=self.topics(self.split),
                 output=self.runs / f"pyserini-{name}.{self.split}.txt",
                 hits=self.recipe.evaluate.hits,
             )
-            lines += ["", f"{SYSTEMS[name]} in Pyserini:"]
+            lines += ["", f"{name} in Pyserini:"]
             lines += [f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}"]
         table = self.table.read_text(encoding="utf-8").rstrip()
         return "\n".join(
             [*lines, "", f"{self.recipe.name}, {self.split} topics", table]
         )
+
+    def _digests(self, *files: Path) -> list[str]:
+        """Digests of a given collection's files; a made one is known by its stage."""
+        return _digests(files) if self.recipe.collection.folder else []
 
     def _collection_key(self) -> list[str]:
         packages = self.recipe.collection.pydoc
@@ -207,11 +340,15 @@ class Pipeline:
         corpus = read_corpus(self.corpus)
         topics, qrels = trec.read_judged(self.topics("train"), self.judged("train"))
         trec.require_known(qrels, corpus, self.judged("train"), self.corpus)
-        adore.require_negatives(self.adore[0], topics, qrels, len(corpus))
+        for training in self.trainings.values():
+            if training.section.method == "adore":
+                adore.require_negatives(
+                    training.arguments[0], topics, qrels, len(corpus)
+                )
 
-    def _judged(self) -> None:
-        """Check the evaluated topics: what is judged is there."""
-        topics, qrels = self.topics(self.split), self.judged(self.split)
+    def _judged(self, split: str) -> None:
+        """Check topics to evaluate on: what is judged is there."""
+        topics, qrels = self.topics(split), self.judged(split)
         judged = trec.read_qrels(qrels)
         trec.require_covered(judged, trec.read_topics(topics), qrels, topics, "text")
         trec.require_known(judged, read_corpus(self.corpus), qrels, self.corpus)
@@ -219,21 +356,10 @@ class Pipeline:
     def _index(self) -> None:
         bm25.index(read_corpus(self.corpus), self.index("bm25"))
 
-    def _bm25(self, split: str, hits: int) -> None:
-        section = self.recipe.bm25
-
-        def search() -> None:
-            topics = trec.read_topics(self.topics(split))
-            run = bm25.search(self.index("bm25"), topics, hits, section.k1, section.b)
-            trec.write_run(self.hits("bm25", split), run, "bm25")
-
-        self.ledger.run(
-            f"bm25.{split}",
-            search,
-            [self.hits("bm25", split)],
-            [asdict(section), hits, digest(self.topics(split))],
-            after=["bm25.index"],
-        )
+    def _search_bm25(self, split: str, hits: int) -> None:
+        index, topics = self.index("bm25"), self.topics(split)
+        output, section = self.hits("bm25", split), self.recipe.bm25
+        bm25.mine(index, topics, hits, output, "bm25", section.k1, section.b)
 
     def _base_key(self) -> list:
         source = Path(locate(self.source))
@@ -243,61 +369,44 @@ class Pipeline:
     def _base(self) -> None:
         DenseEncoder.load(self.source, **self.encoder_settings).save(self.model("base"))
 
-    def _encode(self, name: str, after: list[str]) -> None:
-        def encode() -> None:
-            encoder = DenseEncoder.load(str(self.model(name)))
-            corpus = read_corpus(self.corpus)
-            encode_corpus(encoder, corpus, self.vectors(name))
+    def _encode(self, space: str) -> None:
+        encoder = DenseEncoder.load(str(self.model(space)))
+        corpus = read_corpus(self.corpus)
+        encode_corpus(encoder, corpus, self.vectors(space))
 
-        self.ledger.run(f"{name}.encode", encode, [self.vectors(name)], after=after)
+    def _search(self, name: str, split: str, hits: int) -> None:
+        encoder = DenseEncoder.load(str(self.model(name)))
+        vectors = Vectors.load(self.vectors(self.passages(name)))
+        # Filters compare negatives with the positives' scores.
+        qrels = self.judged(split) if split == "train" else None
+        topics, output = self.topics(split), self.hits(name, split)
+        mine(encoder, vectors, topics, hits, output, name, qrels)
 
-    def _search(
-        self,
-        name: str,
-        passages: str,
-        split: str,
-        hits: int,
-        after: tuple[str, ...] = (),
-    ) -> None:
-        def search() -> None:
-            encoder = DenseEncoder.load(str(self.model(name)))
-            vectors = Vectors.load(self.vectors(passages))
-            topics = trec.read_topics(self.topics(split))
-            run = retrieve(encoder, vectors, topics, hits)
-            trec.write_run(self.hits(name, split), run, name)
-
-        self.ledger.run(
-            f"{name}.{split}",
-            search,
-            [self.hits(name, split)],
-            [hits, digest(self.topics(split))],
-            after=[f"{passages}.encode", *after],
-        )
-
-    def _export(self) -> None:
-        export_flat(Vectors.load(self.vectors("star")), self.index("star"))
+    def _export(self, space: str) -> None:
+        export_flat(Vectors.load(self.vectors(space)), self.index(space))
 
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
         runs = {
-            SYSTEMS[name]: trec.read_run(self.hits(name, self.split))
-            for name in SYSTEMS
+            UNTRAINED.get(name, name): trec.read_run(self.hits(name, self.split))
+            for name in self._systems()
         }
         rows = evaluate.compare(qrels, runs, self.recipe.evaluate.measures)
         for path, text in (
             (self.table.with_suffix(".json"), json.dumps(rows, indent=2)),
             (self.table, evaluate.table(rows)),
         ):
-            with whole_file(path) as partial:
-                partial.write_text(f"{text}\n", encoding="utf-8")
+            with whole_file(path) as partial_file:
+                partial_file.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _with_files(stage: str, settings: Mapping, files: Mapping) -> list[str]:
-    for name in files:
-        if name in settings:
-            raise DenseHNError(f"{stage}: {name} is filled in by the recipe; remove it")
-    return arguments.argv_of({**settings, **files})
+def _required(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

@@ -1,11 +1,20 @@
 """A recipe: the whole path, from a corpus to scored runs, described in YAML.
 
-Its sections are the fields of :class:`Recipe`. ``encoder`` takes the fields of
-EncoderSettings and ``source``; ``star`` and ``adore`` take what `python -m
-dense_hn.train star|adore` takes, every TrainingArguments flag included, but for the
-files, which the recipe itself fills in.
+``collection``, ``bm25`` and ``evaluate`` take the fields of their classes below,
+``encoder`` those of EncoderSettings and ``source``. Every other section is a training
+stage, in the order of the file. Its name is the stage's, and it takes
+
+* ``method``: star, adore, …; default: the name of the section;
+* ``from``: what it starts from, ``base`` (the encoder as it comes) or an earlier stage;
+  default: the stage before it;
+* ``negatives``, and ``teacher`` where the method has one: the systems (bm25, base,
+  earlier stages) or run files whose hits of the training topics it reads; where the
+  method needs negatives and none are given, those of its ``from``;
+* what `python -m dense_hn.train METHOD` takes, every TrainingArguments flag included,
+  but for the other files, which the recipe itself fills in.
 """
 
+import re
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -15,10 +24,14 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError, bm25, evaluate
-from dense_hn.train import arguments
+from dense_hn.names import unknown
+from dense_hn.train import arguments, commands
 
 # Splits that can be evaluated; the third, train, is trained on.
 EVALUATED = ("dev", "test")
+# Names that runs, rows of the table and the ledger have for other things; runs made
+# with Pyserini are called pyserini-….
+TAKEN = ("base", "bm25", "table", "topics", "untrained")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,6 +76,19 @@ class EvaluateSection:
 
 
 @dataclass(kw_only=True, slots=True)
+class TrainingSection:
+    """A training stage."""
+
+    name: str
+    # One of commands.STAGES.
+    method: str
+    # "base", or the name of an earlier stage.
+    source: str
+    # The rest of the section.
+    settings: dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
 class Recipe:
     """A recipe as read; plain dictionaries are checked by the room that takes them."""
 
@@ -70,9 +96,9 @@ class Recipe:
     collection: CollectionSection
     encoder: dict[str, Any]
     bm25: Bm25Section
-    star: dict[str, Any]
-    adore: dict[str, Any]
     evaluate: EvaluateSection
+    # Training stages in the order of the file.
+    stages: list[TrainingSection]
 
 
 def read(recipe: str, changes: Sequence[str] = ()) -> Recipe:
@@ -83,34 +109,64 @@ def read(recipe: str, changes: Sequence[str] = ()) -> Recipe:
         changes: ``section.key=value`` each, replacing settings.
 
     Raises:
-        DenseHNError: no such recipe, broken YAML, an unknown section or key.
+        DenseHNError: no such recipe, broken YAML, an unknown section, key or method, a
+            stage that starts from none before it or whose name cannot be one.
     """
     path = _find(recipe)
     sections = _yaml(path.read_text(encoding="utf-8"), str(path))
-    known = {field.name: field.type for field in fields(Recipe)}
-    del known["name"]
+    fixed = {field.name: field.type for field in fields(Recipe)}
+    del fixed["name"], fixed["stages"]
     if not isinstance(sections, dict):
-        raise DenseHNError(f"{path}: expected the sections {', '.join(known)}")
+        raise DenseHNError(
+            f"{path}: expected the sections {', '.join(fixed)} and training stages"
+        )
     for change in changes:
         name, equals, value = change.partition("=")
         section, dot, key = name.partition(".")
-        if not equals or not dot or section not in known:
+        if not equals or not dot:
+            raise DenseHNError(f"--set {change}: expected SECTION.KEY=VALUE")
+        if section not in {**fixed, **sections}:
+            known = dict.fromkeys([*fixed, *map(str, sections)])
+            raise DenseHNError(f"--set {change}: {unknown('section', section, known)}")
+        # Not in place: a YAML alias makes one mapping of two sections.
+        settings = _mapping(sections.get(section) or {}, section)
+        sections[section] = {**settings, key: _yaml(value, f"--set {change}")}
+    stages: list[TrainingSection] = []
+    for name in [name for name in sections if name not in fixed]:
+        settings = _mapping(sections[name] or {}, name)
+        if name not in commands.STAGES and "method" not in settings:
+            known = [*fixed, *commands.STAGES]
             raise DenseHNError(
-                f"--set {change}: expected SECTION.KEY=VALUE with a section of "
-                f"{', '.join(known)}"
+                f"{path}: {unknown('section', str(name), known)}; a training stage "
+                "under a name of its own needs `method:`"
             )
-        sections[section] = sections.get(section) or {}
-        _mapping(sections[section], section)[key] = _yaml(value, f"--set {change}")
-    for section in sections:
-        if section not in known:
-            raise DenseHNError(
-                f"{path}: unknown section {section!r}; there are {', '.join(known)}"
-            )
+        stages.append(_training(name, settings, [stage.name for stage in stages]))
     values = {
         name: _section(kind, _mapping(sections.get(name) or {}, name), name)
-        for name, kind in known.items()
+        for name, kind in fixed.items()
     }
-    return Recipe(name=path.stem, **values)
+    return Recipe(name=path.stem, stages=stages, **values)
+
+
+def _training(
+    name: object, settings: dict[str, Any], earlier: Sequence[str]
+) -> TrainingSection:
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
+        raise DenseHNError(
+            f"{name}: files are named after a training stage; use letters, digits, "
+            "_ and -"
+        )
+    if name.lower() in TAKEN or name.startswith("pyserini-"):
+        raise DenseHNError(f"{name}: this name is taken; give the stage another")
+    sources = ["base", *earlier]
+    method = str(settings.get("method", name))
+    source = str(settings.get("from", sources[-1]))
+    if method not in commands.STAGES:
+        raise DenseHNError(f"{name}: {unknown('method', method, commands.STAGES)}")
+    if source not in sources:
+        raise DenseHNError(f"{name}: from: {unknown('earlier stage', source, sources)}")
+    rest = {k: v for k, v in settings.items() if k not in ("method", "from")}
+    return TrainingSection(name=name, method=method, source=source, settings=rest)
 
 
 def _mapping(section: object, name: str) -> dict[str, Any]:
@@ -127,10 +183,26 @@ def _section(kind: type, settings: dict[str, Any], name: str) -> Any:
 
 def _yaml(text: str, where: str) -> Any:
     try:
+        _require_once(yaml.compose(text, yaml.SafeLoader), where)
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise DenseHNError(f"{where}: broken YAML: {reason}") from None
+
+
+def _require_once(root: yaml.Node | None, where: str) -> None:
+    """Refuse a section or setting given twice, of which YAML would keep the last."""
+    if not isinstance(root, yaml.MappingNode):
+        return
+    for node in (root, *(section for _, section in root.value)):
+        keys = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if str(key.value) in keys:
+                line = key.start_mark.line + 1
+                raise DenseHNError(
+                    f"{where}:{line}: {key.value!r} for the second time; keep one"
+                )
+            keys.add(str(key.value))
 
 
 def _find(recipe: str) -> Path:

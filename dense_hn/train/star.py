@@ -8,9 +8,8 @@ The runs are the warm-up model's own top hits (dense_hn.mine), BM25's, or anybod
 Source: arXiv 2104.08051, section 5.1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dense_hn import DenseHNError
 from dense_hn.train.joint import JointArguments, train
 
 __all__ = ["Arguments", "train"]
@@ -18,9 +17,8 @@ __all__ = ["Arguments", "train"]
 
 @dataclass(kw_only=True)
 class Arguments(JointArguments):
-    """As JointArguments, but for a run of negatives that there must be."""
+    """As JointArguments, but that there must be a run of negatives."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.negatives:
-            raise DenseHNError("negatives is missing: name a run for the topics")
+    negatives: list[str] = field(
+        metadata={"help": "TREC runs for the training topics: static hard negatives."}
+    )

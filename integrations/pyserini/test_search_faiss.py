@@ -75,8 +75,7 @@ def assert_same_run(ours: trec.Run, theirs: trec.Run) -> None:
 @pytest.mark.parametrize("system", ["star", "adore"])
 def test_the_printed_command_finds_what_we_found(quickstart, tmp_path, system):
     root, report = quickstart
-    name = {"star": "STAR", "adore": "STAR+ADORE"}[system]
-    arguments = printed_command(report, name, tmp_path / "run.txt")
+    arguments = printed_command(report, system, tmp_path / "run.txt")
     # A Java that is too old, or none, as on many machines.
     command("dense_hn.pyserini", "search.faiss", *arguments, JAVA_HOME="/nowhere")
     ours = trec.read_run(root / "runs" / "quickstart" / f"{system}.test.txt")
@@ -101,7 +100,7 @@ def test_the_plain_command_works_with_a_full_jdk(quickstart, tmp_path):
     if home is None:
         pytest.skip("no JDK 21+ with jdk.incubator.vector at JAVA_HOME or /usr/lib/jvm")
     root, report = quickstart
-    arguments = printed_command(report, "STAR+ADORE", tmp_path / "run.txt")
+    arguments = printed_command(report, "adore", tmp_path / "run.txt")
     command("pyserini.search.faiss", *arguments, JAVA_HOME=home)
     ours = trec.read_run(root / "runs" / "quickstart" / "adore.test.txt")
     assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))
