@@ -1,5 +1,8 @@
 """A collection and encoders small enough to train in a test, made here."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,126 @@ def roberta(tmp_path_factory, corpus, topics) -> Path:
     settings = EncoderSettings(architecture="ance", passage_length=32)
     DenseEncoder(AnceModel(config), tokenizer, settings).save(folder / "encoder")
     return folder / "encoder"
+
+
+# What config.json held when the checkpoints of ANCE (transformers 2.3) and DRhard (3.4)
+# were saved, but for the sizes.
+OLD_CONFIGS = {
+    "RobertaDot_NLL_LN": {
+        "attention_probs_dropout_prob": 0.1,
+        "bos_token_id": 0,
+        "do_sample": False,
+        "eos_token_ids": 0,
+        "finetuning_task": "msmarco",
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "initializer_range": 0.02,
+        "is_decoder": False,
+        "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+        "layer_norm_eps": 1e-05,
+        "length_penalty": 1.0,
+        "max_length": 20,
+        "num_beams": 1,
+        "num_labels": 2,
+        "num_return_sequences": 1,
+        "output_attentions": False,
+        "output_hidden_states": False,
+        "output_past": True,
+        "pad_token_id": 0,
+        "pruned_heads": {},
+        "repetition_penalty": 1.0,
+        "temperature": 1.0,
+        "top_k": 50,
+        "top_p": 1.0,
+        "torchscript": False,
+        "type_vocab_size": 1,
+        "use_bfloat16": False,
+    },
+    "RobertaDot": {
+        "attention_probs_dropout_prob": 0.1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "finetuning_task": "msmarco",
+        "gradient_checkpointing": True,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-05,
+        "model_type": "roberta",
+        "pad_token_id": 1,
+        "return_dict": False,
+        "type_vocab_size": 1,
+    },
+}
+OLD_SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "max_position_embeddings": 258,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def old_checkpoint(tmp_path_factory, roberta) -> Callable[[str], Path]:
+    """Makes the folder of a checkpoint as ANCE's and DRhard's code left it, by hand.
+
+    Called with the name of their class, for weights, config and tokenizer files alone.
+    """
+
+    def make(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("old") / name
+        folder.mkdir()
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(roberta / file, folder)
+        vocabulary = len(json.loads((folder / "vocab.json").read_text()))
+        config = OLD_CONFIGS[name] | OLD_SIZES | {"architectures": [name]}
+        config |= {"vocab_size": vocabulary}
+        (folder / "config.json").write_text(
+            json.dumps(config, indent=2, sort_keys=True)
+        )
+        layer = "encoder.layer.0."
+        shapes = {
+            "embeddings.word_embeddings": (vocabulary, 16),
+            "embeddings.position_embeddings": (258, 16),
+            "embeddings.token_type_embeddings": (1, 16),
+            layer + "attention.self.query": (16, 16),
+            layer + "attention.self.key": (16, 16),
+            layer + "attention.self.value": (16, 16),
+            layer + "attention.output.dense": (16, 16),
+            layer + "intermediate.dense": (32, 16),
+            layer + "output.dense": (16, 32),
+        }
+        norms = ["embeddings.LayerNorm", layer + "attention.output.LayerNorm"]
+        norms += [layer + "output.LayerNorm"]
+        shapes = {f"roberta.{key}": shape for key, shape in shapes.items()}
+        norms = {f"roberta.{key}": 16 for key in norms} | {"norm": 768}
+        shapes["embeddingHead"] = (768, 16)
+        if name == "RobertaDot_NLL_LN":
+            shapes["roberta.pooler.dense"] = shapes["classifier.dense"] = (16, 16)
+            shapes["classifier.out_proj"] = (2, 16)
+        torch.manual_seed(11)
+        state = {}
+        for key, shape in shapes.items():
+            state[f"{key}.weight"] = 0.5 * torch.randn(shape)
+            if not key.endswith("_embeddings"):
+                state[f"{key}.bias"] = 0.5 * torch.randn(shape[0])
+        for key, size in norms.items():
+            state[f"{key}.weight"] = 1 + 0.1 * torch.randn(size)
+            state[f"{key}.bias"] = 0.1 * torch.randn(size)
+        if name == "RobertaDot_NLL_LN":
+            tokenizer = {"do_lower_case": True, "max_len": 512}
+            (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+            special = {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+            (folder / "special_tokens_map.json").write_text(json.dumps(special))
+        else:
+            state["roberta.embeddings.position_ids"] = torch.arange(258)[None]
+        torch.save(
+            state,
+            folder / "pytorch_model.bin",
+            _use_new_zipfile_serialization=name != "RobertaDot_NLL_LN",
+        )
+        return folder
+
+    return make

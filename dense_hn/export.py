@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, cli
 from dense_hn.encode import Vectors
-from dense_hn.encoder import DenseEncoder, EncoderSettings
+from dense_hn.encoder import FILE, DenseEncoder, EncoderSettings
 from dense_hn.files import whole_folder
 
 # Pyserini sets options by these words in an encoder's path, whatever --encoder-class
@@ -55,9 +55,11 @@ def search_command(
 ) -> list[str]:
     """Arguments of ``pyserini.search.faiss`` that search the index as we do.
 
+    They are for `python -m dense_hn.pyserini search.faiss`, which `ance` encoders need.
+
     Raises:
         DenseHNError: a path that makes Pyserini encode queries or read topics in
-            another way.
+            another way; an encoder with another tokenization than its files say.
 
     Args:
         settings: the query encoder's.
@@ -68,6 +70,12 @@ def search_command(
         hits: documents per topic.
     """
     require_plain(encoder)
+    if settings.tokenization != "own" and not (Path(encoder) / FILE).is_file():
+        raise DenseHNError(
+            f"{encoder}: nothing in it tells Pyserini of the tokenization "
+            f"{settings.tokenization}; run `python -m dense_hn.encoder --source {encoder} "
+            "--output DIR` and name that folder"
+        )
     if "cacm" in str(topics):
         raise DenseHNError(
             f"{topics}: Pyserini reads topics in another format when their path has "
@@ -98,10 +106,10 @@ def main() -> None:
     vectors = Vectors.load(args.vectors)
     encoder = DenseEncoder.load(args.encoder)
     vectors.require_made_by(encoder, args.encoder)
-    export_flat(vectors, args.output)
     command = search_command(
         encoder.settings, args.encoder, args.output, "TOPICS.tsv", "RUN.txt"
     )
+    export_flat(vectors, args.output)
     print(f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}")
 
 

@@ -11,6 +11,11 @@ runs ``python -m pyserini.search.faiss`` with the same arguments, after
 * mending `ance` encoders: Pyserini 1.6's AnceEncoder does not load under transformers
   5, which expects ``all_tied_weights_keys`` and an ``_init_weights`` that leaves loaded
   weights alone.
+* giving `ance` encoders their tokenizer: RobertaTokenizer, which Pyserini asks for, is
+  made of the vocabulary alone under transformers 5; AutoTokenizer reads the whole of a
+  ``tokenizer.json`` whose tokenization is that of transformers 2.x (see
+  dense_hn.tokenizer). Where an `ance` encoder loads without this runner, such a one is
+  right for queries in lower case without special tokens only.
 """
 
 import importlib.util
@@ -18,7 +23,9 @@ import os
 import re
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from dense_hn import DenseHNError, cli
 
@@ -88,10 +95,13 @@ def start_jvm(*options: str) -> None:
 
 
 def mend_ance() -> None:
-    """Let Pyserini 1.6's AnceEncoder load under transformers 5 (see the module)."""
+    """Let Pyserini's ance load, and tokenise, under transformers 5 (see the module)."""
     from pyserini.encode import _ance
-    from transformers import PreTrainedModel
+    from transformers import AutoTokenizer, PreTrainedModel, RobertaConfig
 
+    # The config is given because it is known, and an old folder may not say so.
+    load = partial(AutoTokenizer.from_pretrained, config=RobertaConfig())
+    _ance.RobertaTokenizer = SimpleNamespace(from_pretrained=load)
     if not hasattr(_ance.AnceEncoder, "all_tied_weights_keys"):
         _ance.AnceEncoder.all_tied_weights_keys = {}
         _ance.AnceEncoder._init_weights = PreTrainedModel._init_weights

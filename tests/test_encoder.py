@@ -163,6 +163,10 @@ def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):
             "l2_norm is True; it must be False",
         ),
         ({"architecture": "ance", "query_length": 24}, "query_length is 24"),
+        (
+            {"tokenization": "transformers-3"},
+            "tokenization is 'transformers-3'; it must be own or transformers-2",
+        ),
         ({"scale": 0}, "scale is 0"),
         ({"query_length": 2}, "start at 3"),
         ({"poling": "cls"}, "unknown setting 'poling'"),

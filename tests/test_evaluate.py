@@ -1,5 +1,6 @@
 """Measures by hand, trec_eval's conventions, and the table."""
 
+import math
 import sys
 
 import numpy as np
@@ -92,3 +93,16 @@ def test_equal_runs_have_p_one():
 def test_unknown_measures_are_refused(measure):
     with pytest.raises(DenseHNError, match="unknown measure"):
         evaluate.per_query(QRELS, RUN, measure)
+
+
+def test_a_level_makes_lower_grades_not_relevant():
+    """By hand: a (grade 1) is first and b (grade 2) second; c (grade 2) is not found."""
+    qrels, run = {"q": {"a": 1, "b": 2, "c": 2}}, {"q": {"a": 2.0, "b": 1.0}}
+    assert evaluate.per_query(qrels, run, "RR@10") == {"q": 1.0}
+    assert evaluate.per_query(qrels, run, "RR@10", level=2) == {"q": 0.5}
+    assert evaluate.per_query(qrels, run, "R@10") == {"q": pytest.approx(2 / 3)}
+    assert evaluate.per_query(qrels, run, "R@10", level=2) == {"q": 0.5}
+    ndcg = (1 + 2 / math.log2(3)) / (2 + 2 / math.log2(3) + 1 / 2)
+    for level in (1, 2):
+        graded = evaluate.per_query(qrels, run, "nDCG@10", level)
+        assert graded == {"q": pytest.approx(ndcg)}

@@ -4,20 +4,16 @@ import contextlib
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
-from transformers import TrainingArguments
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.jsonl import write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.train import commands, recipe, star
+from dense_hn.train import commands, recipe
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.pipeline import Pipeline
-from dense_hn.train.trainer import DenseTrainingArguments
 
 
 def test_the_quickstart_is_found_and_changed(tmp_path):
@@ -37,7 +33,10 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
             "collection: {pydoc: [json]}\nstarr: {}\n",
             "unknown section 'starr'; did you mean 'star'.* needs `method:`",
         ),
-        ("zzz: {}\n", "there are collection, encoder, bm25, evaluate, star, adore"),
+        (
+            "zzz: {}\n",
+            "there are collection, encoder, bm25, evaluate, warmup, star, adore",
+        ),
         ("new: {method: adoer}\n", "new: unknown method 'adoer'; did you .* 'adore'"),
         ("star: {from: adore}\nadore: {}\n", "star: from: unknown .* 'adore'; there"),
         ("star: {from: bm25}\n", "unknown earlier stage 'bm25'; there are base"),
@@ -223,16 +222,19 @@ def test_a_branching_recipe_from_end_to_end(
     models = tmp_path / "work" / "branching" / "models"
     systems = ["bm25", "base", "wide", "narrow", "adore", "again"]
     mined = ["bm25", "base", "wide", "adore"]
+    names = {f"{name}.test.txt" for name in systems}
+    names |= {f"{name}.train.txt" for name in mined}
+    # What each was made from stands beside it.
+    names |= {f"{name}.json" for name in names}
     assert {path.name for path in runs.iterdir()} == (
-        {f"{name}.test.txt" for name in systems}
-        | {f"{name}.train.txt" for name in mined}
-        | {"table.test.txt", "table.test.json"}
+        names | {"table.test.txt", "table.test.json"}
     )
     rows = json.loads((runs / "table.test.json").read_text())
     assert [row["name"] for row in rows] == ["BM25", "untrained", *systems[2:]]
     for name, hits in (("bm25", 10), ("base", 20), ("wide", 10), ("adore", 10)):
-        mined_run = trec.read_run(runs / f"{name}.train.txt")
-        assert max(map(len, mined_run.values())) == hits
+        lengths = [len(h) for h in trec.read_run(runs / f"{name}.train.txt").values()]
+        # A model's runs also list the relevant documents behind the hits.
+        assert (max if name == "bm25" else min)(lengths) == hits
 
     # ADORE's queries search the passages of the stage it started from.
     adore = trec.read_run(runs / "adore.test.txt")
@@ -274,48 +276,28 @@ def test_a_branching_recipe_from_end_to_end(
     assert all(line.endswith("(done before)") for line in stages)
 
 
-@dataclass(kw_only=True, slots=True)
-class OtherArguments(star.Arguments):
-    """STAR's, without need of negatives, with a teacher and evaluation in training."""
-
-    negatives: list[str] = field(default_factory=list)
-    teacher: str | None = None
-    eval_topics: str | None = None
-    eval_qrels: str | None = None
-
-
-@pytest.fixture
-def other(monkeypatch):
-    """A method whose arguments have the fields that STAR's and ADORE's lack."""
-    method = SimpleNamespace(Arguments=OtherArguments, __doc__="Other.")
-    monkeypatch.setitem(commands.STAGES, "other", method)
-    # Any eval_strategy.
-    post_init = TrainingArguments.__post_init__
-    monkeypatch.setattr(DenseTrainingArguments, "__post_init__", post_init)
-
-
-def test_a_method_gets_the_files_that_it_has_fields_for(
-    other, branching, folder, tmp_path
-):
+def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_path):
     def plan(*changes):
-        changes = [f"wide.{change}" for change in ("method=other", *changes)]
+        changes = ["method=warmup", "eval_steps=1", *changes]
+        changes = [f"wide.{change}" for change in changes]
         pipeline = Pipeline(recipe.read(branching, changes), tmp_path)
         return pipeline.trainings["wide"].arguments[0], pipeline.ledger.stages
 
     runs = tmp_path / "runs" / "branching"
     teacher = tmp_path / "teacher.txt"
     teacher.write_text("q0 Q0 red-lamp 1 1.0 t\n")
-    args, before = plan("negatives=[]", f"teacher={teacher}", "eval_strategy=no")
+    taught = [f"teacher={teacher}", "drop_max_score=9"]
+    args, before = plan("negatives=[]", *taught, "eval_strategy=no")
     assert (args.negatives, args.teacher) == ([], str(teacher))
     assert (args.eval_topics, args.eval_qrels) == (None, None)
     assert "bm25.train" not in before
     assert "topics.dev" not in before
     teacher.write_text("q0 Q0 red-door 1 1.0 t\n")
-    _, after = plan("negatives=[]", f"teacher={teacher}", "eval_strategy=no")
+    _, after = plan("negatives=[]", *taught, "eval_strategy=no")
     assert before["wide"].key != after["wide"].key
     assert before["narrow"].key == after["narrow"].key
 
-    args, before = plan("teacher=base", "eval_strategy=steps")
+    args, before = plan("teacher=base", "drop_max_score=9", "eval_strategy=steps")
     assert args.negatives == [
         str(runs / "bm25.train.txt"),
         str(runs / "base.train.txt"),
@@ -324,11 +306,11 @@ def test_a_method_gets_the_files_that_it_has_fields_for(
     assert args.eval_topics == str(folder / "topics.dev.tsv")
     assert args.eval_qrels == str(folder / "qrels.dev.txt")
     (folder / "topics.dev.tsv").write_text("q12\tanother lamp\n")
-    _, after = plan("teacher=base", "eval_strategy=steps")
+    _, after = plan("teacher=base", "drop_max_score=9", "eval_strategy=steps")
     assert before["wide"].key != after["wide"].key
     assert before["narrow"].key == after["narrow"].key
     with pytest.raises(DenseHNError, match="unknown system or run file 'x.txt'"):
-        plan("teacher=x.txt")
+        plan("teacher=x.txt", "drop_max_score=9")
     with pytest.raises(DenseHNError, match="stage wide: eval_qrels is filled in"):
         plan("eval_qrels=x")
     (folder / "qrels.dev.txt").unlink()

@@ -200,7 +200,11 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"star_loss": "kl"}, "kl needs a teacher's run"),
         ({"drop_max_score": "nan"}, "drop_max_score is nan"),
         ({"learning_rte": 1}, "'learning_rte'; did you mean 'learning_rate'"),
-        ({"eval_strategy": "steps"}, "no evaluation while training yet"),
+        ({"refresh_steps": 1, "refresh_epochs": 1}, "either refresh_steps or"),
+        ({"refresh_steps": -1}, "refresh_steps and refresh_epochs start at 0"),
+        ({"eval_share": 1.5}, "eval_share is 1.5"),
+        ({"eval_measures": "P@3"}, "unknown measure 'P@3'"),
+        ({"early_stopping": 0}, "early_stopping is 0"),
     ],
 )
 def test_bad_arguments_are_refused(files, change, message):

@@ -19,15 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
+from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.supervision import Supervision, SupervisionArguments
-from dense_hn.train.trainer import DenseTrainingArguments, fit
+from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, fit
 
 DYNAMIC = "hits of the step, by its scores"
 
@@ -129,7 +130,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     )
 
 
-class AdoreTrainer(Trainer):
+class AdoreTrainer(DenseTrainer):
     """Retrieves with the current query vectors, and applies LambdaLoss to the hits."""
 
     def __init__(
@@ -226,6 +227,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             "are encoded without dropout; use --gradient_cache instead of "
             "--gradient_checkpointing"
         )
+    args.require_complete(training)
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     vectors = Vectors.load(args.vectors)
@@ -235,6 +237,9 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         trec.require_known(teacher, set(vectors.docids), args.teacher, args.vectors)
     require_negatives(args, topics, qrels, len(vectors.docids))
     corpus = read_corpus(args.corpus) if args.corpus and args.filter() else {}
+    evaluator = None
+    if args.eval_topics:
+        evaluator = Evaluator(args, vectors.docids, lambda _: vectors.matrix)
     training.require_replaceable()
 
     set_seed(training.seed)
@@ -252,6 +257,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         metric=args.metric,
         filter_=supervision.filter,
         report=supervision.report,
+        evaluator=evaluator,
+        callbacks=args.callbacks(),
     )
     fit(trainer, encoder)
     supervision.write_report(training.encoder_dir, corpus)

@@ -7,7 +7,11 @@ from random import Random
 
 import numpy as np
 from torch import Tensor
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from dense_hn import DenseHNError, evaluate, trec
 from dense_hn.collections.jsonl import Corpus
@@ -33,6 +37,9 @@ class EvaluationArguments:
             "first one."
         },
     )
+    relevance_level: int = field(
+        default=1, metadata={"help": "Judgements from this level on are relevant."}
+    )
     early_stopping: int | None = field(
         default=None,
         metadata={"help": "Stop after so many evaluations without a better one."},
@@ -43,18 +50,26 @@ class EvaluationArguments:
             raise DenseHNError("eval_measures is empty; name one, such as RR@10")
         for measure in self.eval_measures:
             evaluate.parse(measure)
+        if self.relevance_level < 1:
+            raise DenseHNError(
+                f"relevance_level is {self.relevance_level}; it starts at 1"
+            )
         if self.early_stopping is not None and self.early_stopping < 1:
             raise DenseHNError(
                 f"early_stopping is {self.early_stopping}; it starts at 1"
             )
 
-    def require_complete(self, evaluating: bool) -> None:
+    def require_complete(self, training: TrainingArguments) -> None:
         """Check that there is all that evaluation needs, or nothing of it.
+
+        The best checkpoint is then chosen by the first measure.
 
         Raises:
             DenseHNError: names what is missing.
         """
         given = {"eval_topics": self.eval_topics, "eval_qrels": self.eval_qrels}
+        evaluating = training.eval_strategy != "no"
+        training.metric_for_best_model = f"eval_{self.eval_measures[0]}"
         if evaluating and not all(given.values()):
             missing = " and ".join(name for name, value in given.items() if not value)
             raise DenseHNError(f"--eval_strategy: {missing} is missing")
@@ -78,7 +93,6 @@ class Evaluator:
     def __init__(
         self,
         args: EvaluationArguments,
-        level: int,
         docids: Sequence[str],
         passages: Callable[[DenseEncoder], Tensor],
     ) -> None:
@@ -86,7 +100,6 @@ class Evaluator:
 
         Args:
             args: complete ones.
-            level: judgements from it on are relevant.
             docids: of the passages that are searched.
             passages: an encoder to their vectors [N, D].
 
@@ -99,16 +112,16 @@ class Evaluator:
             self._qrels, self.topics, args.eval_qrels, args.eval_topics, "text"
         )
         self.topics = {qid: self.topics[qid] for qid in self._qrels}
-        self._level = level
+        self._level = args.relevance_level
         self._measures = args.eval_measures
-        self._docids = list(docids)
+        self.docids = list(docids)
         self._passages = passages
 
     def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
         """Mean of each measure over the judged dev topics."""
         made_by = encoder.settings.passage_encoder or encoder.digest()
         matrix = self._passages(encoder)
-        vectors = Vectors(self._docids, matrix, made_by, "", Path("(in memory)"))
+        vectors = Vectors(self.docids, matrix, made_by, "", Path("(in memory)"))
         depth = max(evaluate.parse(measure)[1] for measure in self._measures)
         run = dict(retrieve(encoder, vectors, self.topics, depth))
         scored = {
@@ -119,7 +132,7 @@ class Evaluator:
 
 
 def of_corpus(
-    args: EvaluationArguments, level: int, corpus: Corpus, share: float, seed: int
+    args: EvaluationArguments, corpus: Corpus, share: float, seed: int
 ) -> Evaluator:
     """Evaluator that re-encodes a share of the corpus, drawn once, at every evaluation.
 
@@ -137,4 +150,4 @@ def of_corpus(
     def passages(encoder: DenseEncoder) -> Tensor:
         return encode_texts(encoder, list(texts.values()), "passage")
 
-    return Evaluator(args, level, list(texts), passages)
+    return Evaluator(args, list(texts), passages)

@@ -10,7 +10,8 @@ Source: arXiv 2104.08051, section 5.1.
 
 from dataclasses import dataclass, field
 
-from dense_hn.train.joint import JointArguments, train
+from dense_hn.train.joint import train
+from dense_hn.train.joint_arguments import JointArguments
 
 __all__ = ["Arguments", "train"]
 

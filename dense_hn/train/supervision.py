@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, trec
 from dense_hn.false_negatives import Filter, Report, suspects
+from dense_hn.train.evaluation import EvaluationArguments
 
 log = logging.getLogger("dense_hn")
 
@@ -14,14 +15,11 @@ TEACHER = "teacher"
 
 
 @dataclass(kw_only=True)
-class SupervisionArguments:
+class SupervisionArguments(EvaluationArguments):
     """Which documents are relevant, and which are too suspicious to be negatives."""
 
     topics: str = field(metadata={"help": "Training topics, TSV."})
     qrels: str = field(metadata={"help": "TREC qrels for them."})
-    relevance_level: int = field(
-        default=1, metadata={"help": "Judgements from this level on are relevant."}
-    )
     teacher: str | None = field(
         default=None,
         metadata={
@@ -48,10 +46,7 @@ class SupervisionArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.relevance_level < 1:
-            raise DenseHNError(
-                f"relevance_level is {self.relevance_level}; it starts at 1"
-            )
+        super().__post_init__()
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(
                 "teacher: nothing uses its scores; give a drop_ filter as well, such "

@@ -1,8 +1,10 @@
 """What the training stages share around transformers.Trainer."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -10,6 +12,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, encoder, files
+from dense_hn.files import whole_file
+from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.lamb import Lamb
 
 
@@ -68,6 +72,13 @@ class DenseTrainingArguments(TrainingArguments):
             raise DenseHNError(
                 f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
             )
+        if self.eval_strategy != "no":
+            # The best checkpoint is the one to keep, so there must be one each time.
+            self.load_best_model_at_end = True
+            self.save_strategy = self.eval_strategy
+            self.save_steps = self.eval_steps or self.save_steps
+            self.save_total_limit = self.save_total_limit or 1
+            self.greater_is_better = True
         # TrainingArguments refuses an optimizer that is not its own.
         lamb = self.optim == "lamb"
         if lamb:
@@ -75,15 +86,31 @@ class DenseTrainingArguments(TrainingArguments):
         super().__post_init__()
         if lamb:
             self.optim = "lamb"
-        if self.eval_strategy != "no":
-            raise DenseHNError(
-                "--eval_strategy: there is no evaluation while training yet; leave it "
-                "at no, and score the encoder's run with dense_hn.evaluate"
-            )
 
     def require_replaceable(self) -> None:
         """Refuse an output folder with other things in it, before the training."""
         files.require_replaceable(self.encoder_dir, encoder.FILE)
+
+
+class DenseTrainer(Trainer):
+    """transformers.Trainer whose evaluation is retrieval for dev topics."""
+
+    def __init__(self, *, evaluator: Evaluator | None = None, **kwargs: Any) -> None:
+        """Take the Trainer's arguments, and what measures an encoder."""
+        # The Trainer wants to see a dataset where it is to evaluate.
+        topics = evaluator and list(evaluator.topics)
+        super().__init__(eval_dataset=topics, **kwargs)
+        self._evaluator = evaluator
+
+    def evaluate(self, *_, metric_key_prefix: str = "eval", **__) -> dict[str, float]:
+        """Called by the Trainer when it is time; logs and returns the measures."""
+        measured = self._evaluator(self.model)
+        metrics = {f"{metric_key_prefix}_{name}": v for name, v in measured.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
 
 class TellEpoch(TrainerCallback):
@@ -101,8 +128,14 @@ class TellEpoch(TrainerCallback):
         self._dataset.epoch = int(state.epoch or 0)
 
 
+def log_of(encoder_dir: str | Path) -> Path:
+    """Where losses and evaluations of a training are, a JSON object a line."""
+    folder = Path(encoder_dir)
+    return folder.with_name(f"{folder.name}.log.jsonl")
+
+
 def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
-    """Train, and save the encoder where the arguments say."""
+    """Train, and save the encoder where the arguments say, its log beside it."""
     args = trainer.args
     trained.gradient_cache = args.gradient_cache
     if args.optim == "lamb":
@@ -112,5 +145,8 @@ def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         trained.save(args.encoder_dir)
+        with whole_file(log_of(args.encoder_dir)) as partial:
+            lines = map(json.dumps, trainer.state.log_history)
+            partial.write_text("".join(f"{line}\n" for line in lines))
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,220 @@
+"""What happens between the steps: evaluation, the best weights, fresh negatives."""
+
+import json
+
+import pytest
+
+from dense_hn import DenseHNError, evaluate, mine, trec
+from dense_hn.encode import encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.train import arguments, commands, evaluation
+from dense_hn.train.hard_negatives import HardNegatives, Refresh
+from dense_hn.train.supervision import Supervision
+
+STEPS = {"max_steps": 8, "per_device_train_batch_size": 8, "disable_tqdm": True}
+STEPS |= {"use_cpu": True, "lr_scheduler_type": "constant"}
+EVALUATE = {"eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True}
+
+
+@pytest.fixture
+def train(bert, files, corpus, tmp_path):
+    """Runs a stage on the made collection; returns its output folder and its log."""
+    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+
+    def run(stage, name, **changes):
+        argv = {"encoder": bert, "topics": files["topics"], "qrels": files["qrels"]}
+        if stage == "adore":
+            argv |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
+        else:
+            argv |= {"corpus": files["corpus"], "negatives": files["run"]}
+        argv |= STEPS | {"output_dir": tmp_path / name} | changes
+        commands.train(stage, arguments.argv_of(argv))
+        log = (tmp_path / f"{name}.log.jsonl").read_text().splitlines()
+        return tmp_path / name, [json.loads(line) for line in log]
+
+    return run
+
+
+@pytest.fixture
+def dev(files):
+    """The topics again, to evaluate on."""
+    return {"eval_topics": files["topics"], "eval_qrels": files["qrels"]}
+
+
+def measured(folder, passages, corpus, files, tmp_path, measures):
+    """Measures by the commands that a user would give after the training."""
+    encoder = DenseEncoder.load(str(folder))
+    vectors = encode_corpus(passages or encoder, corpus, tmp_path / "again")
+    mine.mine(encoder, vectors, files["topics"], 48, tmp_path / "run", "t")
+    rows = evaluate.compare(
+        trec.read_qrels(files["qrels"]),
+        {"it": trec.read_run(tmp_path / "run")},
+        measures,
+    )
+    return {name: rows[0][name]["mean"] for name in measures}
+
+
+@pytest.mark.parametrize(
+    ("stage", "rate"), [("star", 1e-2), ("warmup", 1e-2), ("adore", 0.03)]
+)
+def test_the_best_weights_are_kept(
+    stage, rate, train, dev, bert, corpus, files, tmp_path
+):
+    """A learning rate that first helps and then destroys."""
+    measures = ["RR@10", "nDCG@5", "R@3"]
+    more = dev | EVALUATE | {"learning_rate": rate, "eval_measures": measures}
+    folder, log = train(stage, "kept", **more)
+    curve = {line["step"]: line for line in log if "eval_RR@10" in line}
+    assert list(curve) == [0, 2, 4, 6, 8]
+    best = max(list(curve)[1:], key=lambda step: curve[step]["eval_RR@10"])
+    assert best < 8, {s: line["eval_RR@10"] for s, line in curve.items()}
+    passages = DenseEncoder.load(str(bert)) if stage == "adore" else None
+    scored = measured(folder, passages, corpus, files, tmp_path, measures)
+    for name in measures:
+        assert curve[best][f"eval_{name}"] == pytest.approx(scored[name], abs=1e-9)
+    # Evaluation changes nothing: the same weights as of a training that ended there.
+    short, _ = train(stage, "short", learning_rate=rate, max_steps=best)
+    weights = (folder / "model.safetensors").read_bytes()
+    assert weights == (short / "model.safetensors").read_bytes()
+    assert not (tmp_path / ".kept.training").exists()
+
+
+def test_the_curve_starts_with_the_encoder_as_it_comes(
+    train, dev, corpus, files, bert, tmp_path
+):
+    _, log = train("star", "out", **dev, **EVALUATE)
+    scored = measured(bert, None, corpus, files, tmp_path, ["RR@10"])
+    assert log[0]["step"] == 0
+    assert log[0]["eval_RR@10"] == pytest.approx(scored["RR@10"], abs=1e-9)
+
+
+def test_early_stopping(train, dev):
+    """Nothing is learnt, so nothing gets better after the first evaluation."""
+    more = dev | {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0}
+    _, log = train("star", "out", early_stopping=2, **more)
+    assert [line["step"] for line in log if "eval_RR@10" in line] == [1, 2, 3]
+
+
+def test_a_share_of_the_corpus_holds_all_that_is_judged(files, corpus, qrels, bert):
+    def docids(share, seed=1):
+        args = evaluation.EvaluationArguments(
+            eval_topics=str(files["topics"]), eval_qrels=str(files["qrels"])
+        )
+        found = evaluation.of_corpus(args, corpus, share, seed)
+        return set(found.docids)
+
+    judged = set().union(*qrels.values())
+    assert docids(0.0) == judged
+    assert docids(1.0) == set(corpus)
+    half = docids(0.5)
+    assert judged < half < set(corpus)
+    assert docids(0.5) == half
+    assert docids(0.5, seed=2) != half
+
+
+def test_evaluation_over_a_share(train, dev, corpus, files, bert, qrels, tmp_path):
+    """With share 0 the judged documents alone are searched: an easier task."""
+    judged = {d: corpus[d] for d in corpus if any(d in row for row in qrels.values())}
+    _, log = train("star", "out", **dev, **EVALUATE, eval_share=0)
+    scored = measured(bert, None, judged, files, tmp_path, ["RR@10"])
+    assert log[0]["eval_RR@10"] == pytest.approx(scored["RR@10"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eval_strategy": "steps"}, "eval_topics and eval_qrels is missing"),
+        ({"eval_topics": "x"}, "eval_topics: nothing is evaluated; give --eval_strat"),
+        ({"early_stopping": 2}, "early_stopping: nothing is evaluated"),
+    ],
+)
+def test_incomplete_evaluation_is_refused(change, message, train):
+    with pytest.raises(DenseHNError, match=message):
+        train("adore", "out", eval_steps=2, **change)
+
+
+def test_a_dev_topic_without_text_is_refused(train, dev, files, tmp_path):
+    (tmp_path / "other.txt").write_text("new 0 red-lamp 1\n")
+    more = dev | {"eval_qrels": tmp_path / "other.txt"}
+    with pytest.raises(DenseHNError, match="query 'new' has no text in"):
+        train("star", "out", **more, **EVALUATE)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [({"refresh_steps": 2}, [2, 4, 6]), ({"refresh_epochs": 1}, [3, 6])],
+)
+def test_negatives_are_mined_anew(
+    every, steps, train, corpus, topics, qrels, bert, monkeypatch
+):
+    """24 topics in batches of 8; what is drawn from is the model's own top at the time."""
+    seen = []
+    refresh = Refresh._refresh
+
+    def watched(self, model, state):
+        refresh(self, model, state)
+        weights = {name: w.clone() for name, w in model.state_dict().items()}
+        seen.append((state.global_step, weights, self._dataset.hard))
+
+    monkeypatch.setattr(Refresh, "_refresh", watched)
+    # The second run stays, and the last gives way.
+    more = {"negatives_depth": 6, "learning_rate": 1e-2, "negatives_per_query": [1, 2]}
+    files = [str(train("star", "first")[0].parent / "run.txt")] * 2
+    train("star", "out", negatives=files, **more, **every)
+    done = [moment for moment in seen if moment[0] < STEPS["max_steps"]]
+    assert [step for step, _, _ in done] == steps
+    encoder = DenseEncoder.load(str(bert))
+    tops = []
+    for _, weights, hard in done:
+        encoder.load_state_dict(weights)
+        matrix = encode_texts(encoder, list(corpus.values()), "passage").double()
+        queries = encode_texts(encoder, list(topics.values()), "query").double()
+        best = (queries @ matrix.T).topk(6).indices.tolist()
+        given, own = hard
+        top = {}
+        for qid, rows in zip(topics, best, strict=True):
+            docids = {list(corpus)[row] for row in rows}
+            top[qid] = docids - set(trec.positives(qrels, qid))
+            assert set(own.hits(qid)) == top[qid]
+            assert len(given.draw(qid, 0)) == 1
+        tops.append(top)
+        assert set(given.hits("q0")) != top["q0"]
+    assert tops[0] != tops[-1]
+
+
+def test_the_share_of_new_hits_is_told(train, caplog):
+    caplog.set_level("INFO", "dense_hn")
+    train("star", "out", refresh_steps=3, negatives_depth=6)
+    told = [r.getMessage() for r in caplog.records if "are now" in r.getMessage()]
+    assert len(told) == 2
+    assert told[0].startswith("negatives are now the hits of step 3: ")
+
+
+def test_the_share_of_new_hits_by_hand(files, corpus):
+    argv = {name: files[name] for name in ("corpus", "topics", "qrels")}
+    argv |= {"encoder": "x", "output_dir": "x", "negatives": files["run"]}
+    argv |= {"negatives_depth": 2}
+    args, _ = commands.parse("star", arguments.argv_of(argv))
+    supervision = Supervision(args)
+    hard = HardNegatives(args, supervision, corpus, seed=1)
+    best = {q: trec.ranked(hits) for q, hits in trec.read_run(files["run"]).items()}
+    # Of the first topic's two best one stays; all others keep both.
+    run = {q: {docids[0]: 2.0, docids[1]: 1.0} for q, docids in best.items()}
+    run["q0"] = {best["q0"][0]: 2.0, best["q0"][5]: 1.0}
+    assert hard.replace_last(run, "new") == pytest.approx(1 / 48)
+
+
+def test_step_refreshes_do_not_go_with_workers(train):
+    with pytest.raises(DenseHNError, match="would not hear of new negatives"):
+        train("star", "out", refresh_steps=2, dataloader_num_workers=1)
+
+
+def test_refreshing_is_repeatable(train):
+    one, two = (
+        train("star", name, refresh_steps=2, learning_rate=1e-2)[0]
+        for name in ("one", "two")
+    )
+    weights = (one / "model.safetensors").read_bytes()
+    assert weights == (two / "model.safetensors").read_bytes()
+    plain, _ = train("star", "plain", learning_rate=1e-2)
+    assert weights != (plain / "model.safetensors").read_bytes()
