@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, cli
+from dense_hn import DenseHNError, __version__, cli
 from dense_hn.collections.jsonl import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import require_file, require_folder, whole_folder
@@ -112,6 +112,7 @@ def encode_corpus(
         "corpus": corpus_digest(corpus),
         "passages": len(corpus),
         "dimension": encoder.dimension,
+        "dense_hn": __version__,
     }
     made = folder / MANIFEST
     if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == manifest:

@@ -48,6 +48,8 @@ Kind = Literal["query", "passage"]
 # Texts of similar length that go through the model together, on a GPU and on a CPU.
 # A small slice stays in a CPU's cache; a GPU needs more to be busy.
 SLICE = (128, 16)
+# What changes vectors in a model's config, besides the shapes of its weights.
+SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
 # The classes that ANCE (the first) and DRhard saved their models as. All have the
 # `ance` layout, and their texts were tokenised with transformers 2.x.
 ANCE_CLASS = "RobertaDot_NLL_LN"
@@ -172,12 +174,8 @@ class DenseEncoder(nn.Module):
                 "masks it; put the tokenizer's into config.json if the model was trained "
                 "so (as with transformers 2.x, whatever its config said)"
             )
-        longest = max(settings.query_length, settings.passage_length)
-        if positions is not None and longest > positions:
-            raise DenseHNError(
-                f"{model.config.name_or_path}: takes {positions} tokens at most, "
-                f"{longest} asked for; lower query_length or passage_length"
-            )
+        self._positions = positions
+        self.require_room_for(settings.query_length, settings.passage_length)
 
     @classmethod
     def load(cls, source: str, **settings: Any) -> "DenseEncoder":
@@ -218,6 +216,21 @@ class DenseEncoder(nn.Module):
             _refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model, tokenizer, chosen).to(device)
+
+    def require_room_for(self, *lengths: int | None) -> None:
+        """Check that the model takes texts of these lengths, in tokens; None: any.
+
+        Raises:
+            DenseHNError: a length under 3 or above what the model has positions for.
+        """
+        for length in filter(lambda length: length is not None, lengths):
+            if length < 3:
+                raise DenseHNError("query_length and passage_length start at 3")
+            if self._positions is not None and length > self._positions:
+                raise DenseHNError(
+                    f"{self.model.config.name_or_path}: takes {self._positions} tokens "
+                    f"at most, {length} asked for; lower query_length or passage_length"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -304,7 +317,7 @@ class DenseEncoder(nn.Module):
         self.model.gradient_checkpointing_enable(**kwargs)
 
     def digest(self, kind: Kind = "passage") -> str:
-        """SHA-256 of weights, tokenizer and the settings of passages (or queries).
+        """SHA-256 of weights, config, tokenizer and the settings of passages (or queries).
 
         Two encoders with the same digest give the same vectors; the passages' names
         the vector space.
@@ -315,6 +328,8 @@ class DenseEncoder(nn.Module):
             state.update(weight.detach().cpu().contiguous().numpy().tobytes())
         self._reset_tokenizer()
         state.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        shape = [getattr(self.model.config, name, None) for name in SHAPING]
+        state.update(repr(shape).encode())
         ours = self.settings
         length, prefix = (
             getattr(ours, f"{kind}_length"),

@@ -1,20 +1,21 @@
 """False negatives: documents that are probably relevant, though nobody judged them so.
 
 A document that scores near a query's positive, or above it, is often an unjudged
-positive (RocketQA, arXiv 2010.08191, section 4.2, found 70% of the top hits so on MS
-MARCO). :class:`Filter` says which scores are suspicious, :func:`suspects` which
+positive: of MS MARCO's unlabelled top hits, RocketQA (arXiv 2010.08191) found 70% to be
+so. :class:`Filter` says which scores are suspicious, :func:`suspects` which
 documents of a run are, and :class:`Report` keeps what was dropped and why.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dense_hn import DenseHNError, trec
 from dense_hn.files import whole_file
@@ -75,6 +76,30 @@ class Report:
         """Remember a document; where it is dropped again, its last scores."""
         of_source = self._dropped.setdefault(source, {})
         of_source.setdefault(qid, {})[docid] = (score, positive)
+
+    def drop_where(
+        self,
+        source: str,
+        found: Tensor,
+        qids: Sequence[str],
+        docid: Callable[[int, int], str],
+        scores: Tensor,
+        positives: Tensor,
+    ) -> None:
+        """Remember a batch's documents.
+
+        Args:
+            source: where they come from.
+            found: [B, M] True for what is dropped.
+            qids: of the B rows.
+            docid: (row, column) to the document's id.
+            scores: [B, M].
+            positives: [B] score of each query's positive.
+        """
+        best = positives.tolist()
+        places = found.nonzero().tolist()
+        for (row, column), score in zip(places, scores[found].tolist(), strict=True):
+            self.drop(source, qids[row], docid(row, column), score, best[row])
 
     def note(self, what: str, number: int) -> None:
         """Say a number that a reader must know, such as queries left without hits."""

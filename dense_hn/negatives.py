@@ -13,7 +13,7 @@ from dense_hn import trec
 
 
 class StaticNegatives:
-    """A window of the best hits of TREC runs.
+    """The best hits of TREC runs.
 
     Source: STAR's static hard negatives (paper, section 5.1): the top 200 of the
     warm-up model, drawn anew for each query and epoch.
@@ -26,26 +26,24 @@ class StaticNegatives:
         depth: int,
         number: int,
         seed: object,
-        skip: int = 0,
     ) -> None:
-        """Take the hits of rank ``skip`` + 1 to ``depth`` of each run.
+        """Take the first ``depth`` hits of each run.
 
         Args:
             runs: ``{qid: {docid: score}}`` each, in trec_eval's order; a document in
                 several counts once.
             excluded: docids that are never negatives, by query; they keep their ranks.
-            depth: last rank of the window.
+            depth: last rank that is drawn from.
             number: negatives drawn per query.
             seed: of the draws.
-            skip: best hits of each run to leave out.
         """
         self._number = number
         self._seed = seed
         self._hits: dict[str, list[str]] = {}
         for run in runs:
             for qid, hits in run.items():
-                window = trec.ranked(hits)[skip:depth]
-                left = [d for d in window if d not in excluded.get(qid, ())]
+                best = trec.ranked(hits)[:depth]
+                left = [d for d in best if d not in excluded.get(qid, ())]
                 merged = dict.fromkeys(self._hits.get(qid, []) + left)
                 if merged:
                     self._hits[qid] = list(merged)

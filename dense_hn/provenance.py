@@ -34,11 +34,12 @@ def record(output: str | Path, made_from: Mapping[str, Any]) -> None:
 
 
 def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether ``output`` is there, unchanged, and was made from exactly this."""
+    """Whether ``output`` is there, unchanged, and made from this by this version."""
     if not Path(output).is_file() or not _beside(output).is_file():
         return False
     facts = json.loads(_beside(output).read_text(encoding="utf-8"))
-    return facts["made_from"] == dict(made_from) and facts["sha256"] == digest(output)
+    same = facts["made_from"] == dict(made_from) and facts["dense_hn"] == __version__
+    return same and facts["sha256"] == digest(output)
 
 
 def _command() -> str:

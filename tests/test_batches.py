@@ -240,13 +240,8 @@ def mean_of_means(pairs):
     return sum(sum(v) / len(v) for v in by_query.values()) / len(by_query)
 
 
-@pytest.mark.parametrize("metric", ["RR", "nDCG", "none"])
-def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, training):
-    """Retrieval and LambdaLoss from their definitions, over the whole corpus."""
-    setting = adore_setting
-    dataset = adore.AdoreDataset(
-        setting.topics, qrels, excluded, setting.vectors.docids
-    )
+def adore_loss(setting, training, items, metric, **more):
+    """The trainer's loss of a batch: 10 hits, cut 4."""
     trainer = adore.AdoreTrainer(
         model=setting.encoder,
         args=training,
@@ -254,10 +249,21 @@ def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, tr
         hits=10,
         cut=4,
         metric=metric,
+        **more,
     )
-    batch = adore.AdoreCollator(setting.encoder)([dataset[i] for i in range(6)])
+    batch = adore.AdoreCollator(setting.encoder)(items)
+    return trainer.compute_loss(setting.encoder, batch).item()
+
+
+@pytest.mark.parametrize("metric", ["RR", "nDCG", "none"])
+def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, training):
+    """Retrieval and LambdaLoss from their definitions, over the whole corpus."""
+    setting = adore_setting
+    dataset = adore.AdoreDataset(
+        setting.topics, qrels, excluded, setting.vectors.docids
+    )
     setting.encoder.train()
-    loss = trainer.compute_loss(setting.encoder, batch).item()
+    loss = adore_loss(setting, training, [dataset[i] for i in range(6)], metric)
     expected = mean_of_means(adore_pairs(setting, qrels, metric, cut=4))
     assert loss == pytest.approx(expected, rel=1e-5)
     assert loss > 0
@@ -267,27 +273,71 @@ def test_dynamic_filters_look_at_the_scores_of_the_step(
     adore_setting, qrels, excluded, training
 ):
     setting, report = adore_setting, Report()
-    trainer = adore.AdoreTrainer(
-        model=setting.encoder,
-        args=training,
-        vectors=setting.vectors,
-        hits=10,
-        cut=4,
-        metric="none",
-        filter_=Filter(absolute_margin=-0.1),
-        report=report,
-    )
     dataset = adore.AdoreDataset(
         setting.topics, qrels, excluded, setting.vectors.docids
     )
-    batch = adore.AdoreCollator(setting.encoder)([dataset[i] for i in range(6)])
-    loss = trainer.compute_loss(setting.encoder, batch).item()
+    bounds = {"filter_": Filter(absolute_margin=-0.1), "report": report}
+    items = [dataset[i] for i in range(6)]
+    loss = adore_loss(setting, training, items, "none", **bounds)
     too_high = lambda score, best: score > best + 0.1
     every = list(adore_pairs(setting, qrels, "none", 4))
     left = list(adore_pairs(setting, qrels, "none", 4, too_high))
     assert 0 < len(left) < len(every)
     assert loss == pytest.approx(mean_of_means(left), rel=1e-5)
     assert report.dropped(adore.DYNAMIC)
+
+
+def test_the_best_hits_of_a_step_can_be_left_out(
+    adore_setting, qrels, excluded, training
+):
+    setting = adore_setting
+    docids = setting.vectors.docids
+    dataset = adore.AdoreDataset(setting.topics, qrels, excluded, docids)
+    items = [dataset[i] for i in range(6)]
+    loss = adore_loss(setting, training, items, "none", skip=2)
+    pairs = []
+    queries = encode_texts(setting.encoder, list(setting.topics.values()), "query")
+    for qid, query in zip(setting.topics, queries, strict=True):
+        scores = dict(zip(docids, (setting.vectors.matrix @ query).tolist()))
+        for p in trec.positives(qrels, qid):
+            for n in trec.ranked(scores)[2:10]:
+                if n not in excluded[qid]:
+                    pair = math.log1p(math.exp(20 * (scores[n] - scores[p])))
+                    pairs.append((qid, pair))
+    assert loss == pytest.approx(mean_of_means(pairs), rel=1e-5)
+
+
+def test_drawn_negatives_stand_behind_the_hits(
+    adore_setting, qrels, excluded, run, corpus, training
+):
+    """Static and random documents, some of them hits already, and other pairs alike."""
+    setting = adore_setting
+    docids = setting.vectors.docids
+    drawn = [
+        StaticNegatives([run], excluded, depth=20, number=12, seed=1),
+        RandomNegatives(docids, excluded, number=3, seed=1),
+    ]
+    dataset = adore.AdoreDataset(setting.topics, qrels, excluded, docids, drawn)
+    items = [dataset[i] for i in range(6)]
+    loss = adore_loss(setting, training, items, "none")
+
+    pairs, twice = [], 0
+    texts = list(setting.topics.values())
+    queries = encode_texts(setting.encoder, texts, "query").double()
+    for qid, query in zip(setting.topics, queries, strict=True):
+        scores = dict(zip(docids, (setting.vectors.matrix @ query.float()).tolist()))
+        hits = trec.ranked(scores)[:10]
+        more = {d for source in drawn for d in source.draw(qid, 0)}
+        assert len(more) >= 13
+        twice += len(more & set(hits))
+        for p in trec.positives(qrels, qid):
+            for n in {*hits, *more} - excluded[qid]:
+                pair = math.log1p(math.exp(20 * (scores[n] - scores[p])))
+                pairs.append((qid, pair))
+    assert twice > 0
+    assert loss == pytest.approx(mean_of_means(pairs), rel=1e-5)
+    dataset.epoch = 1
+    assert [item["drawn"] for item in items] != [dataset[i]["drawn"] for i in range(6)]
 
 
 def test_what_a_teacher_suspects_is_no_dynamic_negative(adore_setting, qrels, excluded):

@@ -103,6 +103,20 @@ def test_a_run_is_known_by_weights_and_inputs_not_by_names(
     assert output.read_text() != edited
 
 
+def test_the_config_is_part_of_a_digest(bert, tmp_path):
+    """The same weights with another activation give other vectors."""
+    shutil.copytree(bert, tmp_path / "other")
+    config = json.loads((bert / "config.json").read_text())
+    assert config["hidden_act"] == "gelu"
+    config["hidden_act"] = "relu"
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    one = DenseEncoder.load(str(bert))
+    other = DenseEncoder.load(str(tmp_path / "other"))
+    assert one.digest() != other.digest()
+    one.save(tmp_path / "again")
+    assert DenseEncoder.load(str(tmp_path / "again")).digest() == one.digest()
+
+
 def test_query_settings_are_part_of_a_run_and_not_of_the_passages(bert):
     plain = DenseEncoder.load(str(bert))
     prefixed = DenseEncoder.load(str(bert), query_prefix="where is")

@@ -11,8 +11,8 @@ RUN = {"q": {"a": 9.0, "b": 8.0, "c": 7.0, "d": 6.0, "e": 5.0}, "r": {"a": 1.0}}
 EXCLUDED = {"q": {"b"}, "r": {"a"}}
 
 
-def static(*runs, depth=5, number=10, seed=1, skip=0):
-    return StaticNegatives(runs, EXCLUDED, depth, number, seed, skip)
+def static(*runs, depth=5, number=10, seed=1):
+    return StaticNegatives(runs, EXCLUDED, depth, number, seed)
 
 
 def test_positives_are_removed_after_the_cut():
@@ -20,10 +20,6 @@ def test_positives_are_removed_after_the_cut():
     assert sorted(negatives.draw("q", 0)) == ["a", "c", "d"]
     assert "q" in negatives
     assert "r" not in negatives
-
-
-def test_a_window_leaves_out_the_best_hits():
-    assert sorted(static(RUN, depth=4, skip=1).draw("q", 0)) == ["c", "d"]
 
 
 def test_runs_are_merged_and_a_document_counts_once():

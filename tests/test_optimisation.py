@@ -365,12 +365,19 @@ def test_cached_gradients_are_the_same(name, precision, model, loss_of, monkeypa
     assert torch.equal(torch.random.get_rng_state(), draws)
 
 
-@pytest.mark.parametrize("slices", [1, 5, 100])
-def test_cached_gradients_do_not_depend_on_the_slices(slices, model, loss_of):
+@pytest.mark.parametrize(
+    ("name", "slices"),
+    [
+        *(("infonce", slices) for slices in (1, 100)),
+        *((name, 5) for name in (*losses.STAR_LOSSES, *losses.DISTILLATIONS)),
+        *((name, 5) for name in losses.LAMBDA_METRICS),
+    ],
+)
+def test_cached_gradients_do_not_depend_on_the_slices(name, slices, model, loss_of):
     """In float64; without dropout, whose draws the slices' order gives to the texts."""
     model.double().set_dropout(0)
-    expected = backward(model, loss_of, "infonce")
-    assert_same_gradients(backward(model, loss_of, "infonce", slices), expected)
+    expected = backward(model, loss_of, name)
+    assert_same_gradients(backward(model, loss_of, name, slices), expected)
 
 
 def test_caching_slices_only_where_there_are_gradients(model, corpus):

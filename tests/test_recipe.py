@@ -50,8 +50,11 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("star: {alpha: 1, seed: 1, alpha: 2}\n", ":1: 'alpha' for the second time"),
         ("star: [1]\n", "star: expected `key: value` lines"),
         ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown setting 'k'"),
-        ("collection: {pydoc: [json], folder: x}\n", "give either pydoc or folder"),
-        ("collection: {}\n", "give either pydoc or folder"),
+        (
+            "collection: {pydoc: [json], folder: x}\n",
+            "give one of pydoc, beir and folder",
+        ),
+        ("collection: {}\n", "give one of pydoc, beir and folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
@@ -90,6 +93,8 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
         (["x.y=1"], "there are collection, encoder, bm25, evaluate, star, adore"),
         (["x=1"], "expected SECTION.KEY=VALUE"),
         (["adore.metric_cut=0"], "metric_cut start at 1"),
+        (["adore.gradient_checkpointing=true"], "use --gradient_cache instead"),
+        (["star.early_stopping=2"], "early_stopping: nothing is evaluated"),
         (["star.corpus=elsewhere"], "star: corpus is filled in by the recipe"),
         (
             ["collection.pydoc=[]", "collection.folder=absent"],
@@ -114,7 +119,7 @@ def test_an_unknown_recipe_is_one_line_on_the_command_line():
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
-        "error: no recipe 'no_such_recipe': name a YAML file, or one of quickstart"
+        "error: no recipe 'no_such_recipe': name a YAML file, or one of nl2bash, quickstart"
     )
 
 

@@ -132,8 +132,21 @@ def test_a_topic_without_negatives_is_refused(files, qrels, run, tmp_path):
     short = dict(run)
     short["q4"] = dict.fromkeys(qrels["q4"], 1.0)
     trec.write_run(files["run"], short, "t")
-    argv = star_argv(files, tmp_path / "no model here", tmp_path / "out")
+    model = tmp_path / "no model here"
+    argv = star_argv(files, model, tmp_path / "out", in_batch=False)
     with pytest.raises(DenseHNError, match="query 'q4' has no negatives in"):
+        commands.train("star", argv)
+
+
+def test_a_topic_without_hard_negatives_is_told_of(files, bert, run, tmp_path, caplog):
+    """Other documents of the batch train it; that no topic has any is a mistake."""
+    short = {qid: hits for qid, hits in run.items() if qid != "q4"}
+    trec.write_run(files["run"], short, "t")
+    commands.train("star", star_argv(files, bert, tmp_path / "out"))
+    assert "1 queries have no hard negatives in" in caplog.text
+    trec.write_run(files["run"], {"dev1": run["q1"]}, "t")
+    argv = star_argv(files, tmp_path / "no model here", tmp_path / "out")
+    with pytest.raises(DenseHNError, match="24 of 24 have none"):
         commands.train("star", argv)
 
 
@@ -179,6 +192,48 @@ def test_training_resumes_from_a_checkpoint(bert, files, tmp_path):
     commands.train("star", [*argv, "--resume_from_checkpoint", str(saved)])
     whole = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert (tmp_path / "resumed" / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # A query of the batch, all alone.
+        ({"negatives": []}, "no in-batch negatives"),
+        ({"negatives": [], "in_batch": False}, "there is no source of negatives"),
+        ({"drop_max_score": -1, "in_batch": False}, "'q0' has no negatives in"),
+        ({"teacher": "other", "star_loss": "kl"}, "docid 'elsewhere' .* is not in"),
+    ],
+)
+def test_a_training_without_any_pair_is_refused(files, change, message, tmp_path):
+    """Each would have trained with a loss of exactly zero."""
+    lines = [f"q{n} Q0 elsewhere 1 1.0 t\n" for n in range(24)]
+    (tmp_path / "other").write_text("".join(lines))
+    if "teacher" in change:
+        change = change | {"teacher": tmp_path / "other"}
+    argv = star_argv(files, tmp_path / "no model here", tmp_path / "out", **change)
+    argv += ["--per_device_train_batch_size", "1"]
+    with pytest.raises(DenseHNError, match=message):
+        commands.train("warmup", argv)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ({"query_length": 0}, "start at 3"),
+        ({"passage_length": 65}, "takes 64 tokens at most, 65 asked for"),
+    ],
+)
+def test_lengths_that_the_model_has_no_room_for(
+    files, bert, lengths, message, tmp_path
+):
+    with pytest.raises(DenseHNError, match=message):
+        commands.train("star", star_argv(files, bert, tmp_path / "out", **lengths))
+
+
+def test_workers_that_outlive_an_epoch_are_refused(files):
+    argv = star_argv(files, "x", "out", dataloader_persistent_workers=True)
+    with pytest.raises(DenseHNError, match="first epoch's negatives"):
+        commands.parse("star", [*argv, "--dataloader_num_workers", "1"])
 
 
 def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path):

@@ -1,13 +1,14 @@
 """What happens between the steps: evaluation, the best weights, fresh negatives."""
 
 import json
+import shutil
 
 import pytest
 
 from dense_hn import DenseHNError, evaluate, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.train import arguments, commands, evaluation
+from dense_hn.train import arguments, commands, evaluation, joint
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.supervision import Supervision
 
@@ -79,6 +80,20 @@ def test_the_best_weights_are_kept(
     assert not (tmp_path / ".kept.training").exists()
 
 
+def test_the_best_weights_are_kept_without_eval_steps(
+    train, dev, files, corpus, tmp_path
+):
+    """Evaluated as often as the loss is logged, and saved each time."""
+    more = dev | {"eval_strategy": "steps", "logging_steps": 2, "learning_rate": 1e-2}
+    folder, log = train("star", "kept", **more)
+    curve = {line["step"]: line["eval_RR@10"] for line in log if "eval_RR@10" in line}
+    assert list(curve) == [2, 4, 6, 8]
+    best = max(curve, key=curve.get)
+    assert best < 8
+    scored = measured(folder, None, corpus, files, tmp_path, ["RR@10"])
+    assert curve[best] == pytest.approx(scored["RR@10"], abs=1e-9)
+
+
 def test_the_curve_starts_with_the_encoder_as_it_comes(
     train, dev, corpus, files, bert, tmp_path
 ):
@@ -126,6 +141,7 @@ def test_evaluation_over_a_share(train, dev, corpus, files, bert, qrels, tmp_pat
         ({"eval_strategy": "steps"}, "eval_topics and eval_qrels is missing"),
         ({"eval_topics": "x"}, "eval_topics: nothing is evaluated; give --eval_strat"),
         ({"early_stopping": 2}, "early_stopping: nothing is evaluated"),
+        ({"eval_on_start": True}, "eval_on_start: nothing is evaluated"),
     ],
 )
 def test_incomplete_evaluation_is_refused(change, message, train):
@@ -151,8 +167,8 @@ def test_negatives_are_mined_anew(
     seen = []
     refresh = Refresh._refresh
 
-    def watched(self, model, state):
-        refresh(self, model, state)
+    def watched(self, args, model, state):
+        refresh(self, args, model, state)
         weights = {name: w.clone() for name, w in model.state_dict().items()}
         seen.append((state.global_step, weights, self._dataset.hard))
 
@@ -196,12 +212,87 @@ def test_the_share_of_new_hits_by_hand(files, corpus):
     argv |= {"negatives_depth": 2}
     args, _ = commands.parse("star", arguments.argv_of(argv))
     supervision = Supervision(args)
-    hard = HardNegatives(args, supervision, corpus, seed=1)
+    hard = HardNegatives(args, supervision, corpus, "corpus", seed=1)
     best = {q: trec.ranked(hits) for q, hits in trec.read_run(files["run"]).items()}
     # Of the first topic's two best one stays; all others keep both.
     run = {q: {docids[0]: 2.0, docids[1]: 1.0} for q, docids in best.items()}
     run["q0"] = {best["q0"][0]: 2.0, best["q0"][5]: 1.0}
     assert hard.replace_last(run, "new") == pytest.approx(1 / 48)
+
+
+def test_a_resumed_training_takes_up_its_negatives(train, tmp_path, monkeypatch):
+    """From its own folder; from a checkpoint that lies elsewhere it is refused."""
+    kept = tmp_path / "kept"
+    save = joint.JointTrainer._save_checkpoint
+
+    def save_and_keep(self, *arguments):
+        save(self, *arguments)
+        if self.state.global_step == 6:
+            shutil.copytree(self.args.output_dir, kept)
+
+    used = []
+    use = Refresh._use
+
+    def watched(self, run, step):
+        use(self, run, step)
+        hits = {qid: self._dataset.hard[0].hits(qid) for qid in run}
+        used.append((step, hits))
+
+    monkeypatch.setattr(joint.JointTrainer, "_save_checkpoint", save_and_keep)
+    monkeypatch.setattr(Refresh, "_use", watched)
+    more = {"refresh_steps": 4, "save_strategy": "steps", "save_steps": 3}
+    more |= {"negatives_depth": 6, "learning_rate": 1e-2}
+    train("star", "whole", **more)
+    assert [step for step, _ in used] == [4]
+    train("star", "resumed", resume_from_checkpoint=kept / "checkpoint-6", **more)
+    assert used[1] == used[0]
+    for path in kept.glob("negatives-*"):
+        path.unlink()
+    with pytest.raises(DenseHNError, match="negatives-STEP.txt beside it"):
+        train("star", "again", resume_from_checkpoint=kept / "checkpoint-6", **more)
+
+
+def test_what_an_older_model_suspected_is_forgotten(files, corpus, topics, qrels):
+    """By hand: the filter drops the best of each run; a fresh run, a fresh verdict."""
+    argv = {name: files[name] for name in ("corpus", "topics", "qrels")}
+    argv |= {"encoder": "x", "output_dir": "x", "negatives": files["run"]}
+    argv |= {"drop_max_score": 19.5, "negatives_skip": 2}
+    args, _ = commands.parse("star", arguments.argv_of(argv))
+    supervision = Supervision(args)
+    known = {qid: set(docids) for qid, docids in supervision.excluded.items()}
+    hard = HardNegatives(args, supervision, corpus, "corpus", seed=1)
+    old = {q: trec.ranked(hits) for q, hits in trec.read_run(files["run"]).items()}
+    for qid in topics:
+        assert supervision.excluded[qid] == known[qid] | set(old[qid][:2])
+    fresh = {
+        q: {d: float(n) for n, d in enumerate(docids)} for q, docids in old.items()
+    }
+    hard.replace_last(fresh, "fresh")
+    for qid in topics:
+        assert supervision.excluded[qid] == known[qid] | set(old[qid][-2:])
+
+
+def test_distilling_draws_what_the_teacher_scored_within_the_window(files, corpus):
+    """By hand: of the first four hits, the teacher scored the second and the fourth."""
+    best = {q: trec.ranked(hits) for q, hits in trec.read_run(files["run"]).items()}
+    qrels = trec.read_qrels(files["qrels"])
+    told = {
+        q: {d: 1.0 for d in (docids[1], docids[3], *docids[6:], *qrels[q])}
+        for q, docids in best.items()
+    }
+    teacher = files["run"].with_name("teacher.txt")
+    trec.write_run(teacher, told, "t")
+    argv = {name: files[name] for name in ("corpus", "topics", "qrels")}
+    argv |= {"encoder": "x", "output_dir": "x", "negatives": files["run"]}
+    argv |= {"negatives_depth": 4, "star_loss": "kl", "teacher": teacher}
+    args, _ = commands.parse("star", arguments.argv_of(argv))
+    supervision = Supervision(args)
+    hard = HardNegatives(args, supervision, corpus, "it", seed=1, scored_only=True)
+    (source,) = hard.sources()
+    for qid, docids in best.items():
+        relevant = trec.positives(qrels, qid)
+        expected = {docids[1], docids[3]}.difference(relevant)
+        assert set(source.hits(qid)) == expected
 
 
 def test_step_refreshes_do_not_go_with_workers(train):

@@ -7,6 +7,9 @@ Only the query encoder is trained; the passage vectors stay as they are, so an i
 made of them needs no change. Queries are encoded without dropout: one forward pass then
 serves search and loss, and the negatives are those of the encoder as it will be used.
 
+Random documents of the corpus and static negatives can be mixed in. They stand behind
+the hits, so that RR and nDCG weigh them only against positives within metric_cut.
+
 Source: arXiv 2104.08051, section 5.2.
 """
 
@@ -26,9 +29,11 @@ from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
+from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train.evaluation import Evaluator
+from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.supervision import Supervision, SupervisionArguments
-from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, fit
+from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
 
 DYNAMIC = "hits of the step, by its scores"
 
@@ -51,9 +56,10 @@ class Arguments(SupervisionArguments):
     metric: str = field(
         default="RR",
         metadata={
-            "help": "LambdaLoss weighs a pair by what swapping it changes in RR at "
-            "metric_cut (paper, section 5.2), or in nDCG at metric_cut, by the grades "
-            "of the qrels; none: every pair alike.",
+            "help": "LambdaLoss (paper, section 5.2) is the mean of w·softplus(s(n) − "
+            "s(p)), w what swapping p and n changes: RR: |1/r(p) − 1/r(n)| for ranks r "
+            "up to metric_cut; nDCG: |g(p) − g(n)|·|1/log2(1 + r(p)) − 1/log2(1 + "
+            "r(n))| / ideal DCG, with the qrels' grades g; none: w = 1.",
             "choices": list(losses.LAMBDA_METRICS),
         },
     )
@@ -69,10 +75,16 @@ class Arguments(SupervisionArguments):
         super().__post_init__()
         if self.adore_hits < 1 or self.metric_cut < 1:
             raise DenseHNError("adore_hits and metric_cut start at 1")
+        if self.negatives_skip >= self.adore_hits:
+            raise DenseHNError(
+                f"negatives_skip is {self.negatives_skip} and adore_hits "
+                f"{self.adore_hits}: no hit would be left"
+            )
 
 
 class AdoreDataset(Dataset):
-    """Training topics, and the corpus rows of their positives and of what they exclude."""
+    """Training topics, and the corpus rows of their positives, of what they exclude, and
+    of the negatives drawn for them beside the dynamic ones."""
 
     def __init__(
         self,
@@ -80,8 +92,11 @@ class AdoreDataset(Dataset):
         qrels: Mapping[str, Mapping[str, int]],
         excluded: Mapping[str, AbstractSet[str]],
         docids: Sequence[str],
+        drawn: Sequence[StaticNegatives | RandomNegatives] = (),
     ) -> None:
-        row = {docid: number for number, docid in enumerate(docids)}
+        self.epoch = 0
+        self._drawn = drawn
+        self._row = row = {docid: number for number, docid in enumerate(docids)}
         self._items = []
         for qid, text in topics.items():
             positives = trec.positives(qrels, qid)
@@ -100,8 +115,11 @@ class AdoreDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"qid", "query", "positives", "grades", "suspects"}``: the text, and rows."""
-        return self._items[index]
+        """``{"qid", "query", "positives", "grades", "suspects", "drawn"}``: the text,
+        and rows."""
+        item = self._items[index]
+        docids = [d for s in self._drawn for d in s.draw(item["qid"], self.epoch)]
+        return item | {"drawn": [self._row[docid] for docid in dict.fromkeys(docids)]}
 
 
 class AdoreCollator:
@@ -112,7 +130,8 @@ class AdoreCollator:
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Tokens of B queries; ``rows`` [B, P] of their positives with their ``grades``
-        (0 where padded); ``excluded`` [B, E] rows that are no negatives (−1: padded).
+        (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
+        [B, N] those of negatives beside the dynamic ones (both −1 where padded).
         """
         excluded = [item["positives"] + item["suspects"] for item in items]
         return {
@@ -121,12 +140,15 @@ class AdoreCollator:
             "rows": _pad([item["positives"] for item in items], 0),
             "grades": _pad([item["grades"] for item in items], 0),
             "excluded": _pad(excluded, -1),
+            "drawn": _pad([item["drawn"] for item in items], -1),
         }
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
+        [torch.tensor(row, dtype=torch.int64) for row in rows],
+        batch_first=True,
+        padding_value=value,
     )
 
 
@@ -140,6 +162,7 @@ class AdoreTrainer(DenseTrainer):
         hits: int,
         cut: int,
         metric: str,
+        skip: int = 0,
         filter_: Filter | None = None,
         report: Report | None = None,
         **kwargs: Any,
@@ -150,6 +173,7 @@ class AdoreTrainer(DenseTrainer):
         self._hits = hits
         self._cut = cut
         self._metric = metric
+        self._skip = skip
         self._filter = filter_
         self._report = report
 
@@ -157,18 +181,24 @@ class AdoreTrainer(DenseTrainer):
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
         model.eval()
         queries = model(**inputs["queries"])
-        found, hits = search.top_k(queries.detach(), self._vectors, self._hits)
+        _, dynamic = search.top_k(queries.detach(), self._vectors, self._hits)
+        drawn = inputs["drawn"]
+        # What is drawn stands behind the hits, and counts once.
+        again = (drawn[:, :, None] == dynamic[:, None, :]).any(dim=2)
+        hits = torch.cat([dynamic, drawn.masked_fill(again, -1)], dim=1)
         scaled = self.model.settings.scale * queries[:, :, None]
         retrieved = (self._vectors[hits] @ scaled)[:, :, 0]
         rows, grades = inputs["rows"], inputs["grades"]
         positive = (self._vectors[rows] @ scaled)[:, :, 0]
         ranks = losses.positive_ranks(positive, rows, grades > 0, hits)
         excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
-        is_negative = ~excluded.any(dim=1)
+        is_negative = ~excluded.any(dim=1) & (hits >= 0)
+        is_negative[:, : self._skip] = False
         if self._filter:
             best = positive.detach().masked_fill(grades == 0, -torch.inf).amax(dim=1)
-            best = best / self.model.settings.scale
-            is_negative &= ~self._suspicious(found, hits, best, is_negative, inputs)
+            is_negative &= ~self._suspicious(
+                retrieved.detach(), best, hits, is_negative, inputs["qids"]
+            )
         loss = losses.lambda_loss(
             positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
@@ -177,17 +207,22 @@ class AdoreTrainer(DenseTrainer):
     def _suspicious(
         self,
         scores: Tensor,
-        hits: Tensor,
         best: Tensor,
+        hits: Tensor,
         is_negative: Tensor,
-        inputs: Mapping[str, Any],
+        qids: Sequence[str],
     ) -> Tensor:
         """[B, K] hits that look relevant now; those that count go into the report."""
-        found = self._filter.suspicious(scores, best[:, None])
-        for row, column in (found & is_negative).nonzero().tolist():
-            docid = self._docids[hits[row, column]]
-            score, positive = scores[row, column].item(), best[row].item()
-            self._report.drop(DYNAMIC, inputs["qids"][row], docid, score, positive)
+        scores, best = (s / self.model.settings.scale for s in (scores, best))
+        found = self._filter.suspicious(scores, best[:, None]) & is_negative
+        self._report.drop_where(
+            DYNAMIC,
+            found,
+            qids,
+            lambda row, column: self._docids[hits[row, column]],
+            scores,
+            best,
+        )
         return found
 
 
@@ -211,6 +246,21 @@ def require_negatives(
         )
 
 
+def check(args: Arguments, training: DenseTrainingArguments) -> None:
+    """Refuse settings that do not go together; needs no file.
+
+    Raises:
+        DenseHNError: names them.
+    """
+    args.require_complete(training)
+    if training.gradient_checkpointing:
+        raise DenseHNError(
+            "adore: transformers checkpoints only layers in training mode, and queries "
+            "are encoded without dropout; use --gradient_cache instead of "
+            "--gradient_checkpointing"
+        )
+
+
 def train(args: Arguments, training: DenseTrainingArguments) -> None:
     """Train with ADORE and write the query encoder to ``training.output_dir``.
 
@@ -219,24 +269,26 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     Raises:
         DenseHNError: a file that cannot be read, a relevant docid without a vector, a
             topic without positives, vectors that another encoder made, fewer hits than
-            a query has positives (there would be no negative), a flag without effect.
+            a query has positives (there would be no negative).
     """
-    if training.gradient_checkpointing:
-        raise DenseHNError(
-            "adore: transformers checkpoints only layers in training mode, and queries "
-            "are encoded without dropout; use --gradient_cache instead of "
-            "--gradient_checkpointing"
-        )
-    args.require_complete(training)
+    check(args, training)
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     vectors = Vectors.load(args.vectors)
-    trec.require_known(qrels, set(vectors.docids), args.qrels, args.vectors)
-    if args.teacher:
-        teacher = supervision.teacher
-        trec.require_known(teacher, set(vectors.docids), args.teacher, args.vectors)
+    docids = set(vectors.docids)
+    trec.require_known(qrels, docids, args.qrels, args.vectors)
+    trec.require_known(supervision.teacher, docids, args.teacher, args.vectors)
     require_negatives(args, topics, qrels, len(vectors.docids))
-    corpus = read_corpus(args.corpus) if args.corpus and args.filter() else {}
+    drawn = HardNegatives(
+        args, supervision, docids, args.vectors, training.seed
+    ).sources()
+    if args.random_per_query:
+        number = args.random_per_query
+        drawn.append(
+            RandomNegatives(vectors.docids, supervision.excluded, number, training.seed)
+        )
+    filtered = args.filter() or args.negatives_skip
+    corpus = read_corpus(args.corpus) if args.corpus and filtered else {}
     evaluator = None
     if args.eval_topics:
         evaluator = Evaluator(args, vectors.docids, lambda _: vectors.matrix)
@@ -244,21 +296,25 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
 
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder)
+    encoder.require_room_for(args.query_length)
     vectors.require_made_by(encoder, args.encoder)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
+    dataset = AdoreDataset(topics, qrels, supervision.excluded, vectors.docids, drawn)
     trainer = AdoreTrainer(
         model=encoder,
         args=training,
-        train_dataset=AdoreDataset(topics, qrels, supervision.excluded, vectors.docids),
+        train_dataset=dataset,
         data_collator=AdoreCollator(encoder, args.query_length),
         vectors=vectors,
         hits=args.adore_hits,
         cut=args.metric_cut,
         metric=args.metric,
+        skip=args.negatives_skip,
         filter_=supervision.filter,
         report=supervision.report,
         evaluator=evaluator,
-        callbacks=args.callbacks(),
+        callbacks=[TellEpoch(dataset), *args.callbacks()],
     )
     fit(trainer, encoder)
-    supervision.write_report(training.encoder_dir, corpus)
+    if trainer.is_world_process_zero():
+        supervision.write_report(training.encoder_dir, corpus)

@@ -9,18 +9,21 @@ STAGES = {"warmup": warmup, "star": star, "adore": adore}
 
 
 def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
-    """Parse what follows `python -m dense_hn.train STAGE`.
+    """Parse and check what follows `python -m dense_hn.train STAGE`.
 
     Raises:
-        DenseHNError: unknown or missing arguments, values out of range.
+        DenseHNError: unknown or missing arguments, values out of range, settings that
+            do not go together.
     """
-    return arguments.parse(
+    parsed = arguments.parse(
         f"dense_hn.train {stage}",
         [STAGES[stage].Arguments, DenseTrainingArguments],
         argv,
         usage="%(prog)s --FLAG VALUE …",
         description=STAGES[stage].__doc__.splitlines()[0],
     )
+    STAGES[stage].check(*parsed)
+    return parsed
 
 
 def train(stage: str, argv: list[str]) -> None:

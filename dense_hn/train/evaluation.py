@@ -62,7 +62,7 @@ class EvaluationArguments:
     def require_complete(self, training: TrainingArguments) -> None:
         """Check that there is all that evaluation needs, or nothing of it.
 
-        The best checkpoint is then chosen by the first measure.
+        The best checkpoint is then chosen by the first measure (``training`` is told).
 
         Raises:
             DenseHNError: names what is missing.
@@ -74,6 +74,7 @@ class EvaluationArguments:
             missing = " and ".join(name for name, value in given.items() if not value)
             raise DenseHNError(f"--eval_strategy: {missing} is missing")
         given["early_stopping"] = self.early_stopping
+        given["eval_on_start"] = training.eval_on_start
         if not evaluating and any(given.values()):
             name = next(name for name, value in given.items() if value)
             raise DenseHNError(

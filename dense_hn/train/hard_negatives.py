@@ -2,21 +2,24 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from dense_hn import trec
+from dense_hn import DenseHNError, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 from dense_hn.negatives import StaticNegatives
 from dense_hn.train.batches import JointDataset
 from dense_hn.train.joint_arguments import JointArguments
-from dense_hn.train.supervision import Supervision
+from dense_hn.train.supervision import Supervision, SupervisionArguments
 
 log = logging.getLogger("dense_hn")
+
+# Runs of refreshed negatives in a training's own folder: PREFIX, step, .txt.
+PREFIX = "negatives-"
 
 
 class HardNegatives:
@@ -24,40 +27,41 @@ class HardNegatives:
 
     def __init__(
         self,
-        args: JointArguments,
+        args: SupervisionArguments,
         supervision: Supervision,
-        corpus: Mapping[str, str],
+        corpus: Container[str],
+        where: str,
         seed: int,
+        *,
+        alone: bool = False,
+        scored_only: bool = False,
     ) -> None:
         """Read the runs.
 
+        Args:
+            args: names and windows of the runs.
+            supervision: topics, and what they exclude.
+            corpus: all docids.
+            where: they are from, for messages.
+            seed: of the draws.
+            alone: whether there are no other negatives.
+            scored_only: draw only what the teacher scored.
+
         Raises:
-            DenseHNError: a run with a docid that is not in the corpus; a topic for
-                which no run has a negative.
+            DenseHNError: a run with a docid that is not in the corpus.
         """
         self._args = args
+        self._alone = alone
         self._supervision = supervision
         self._seed = seed
+        self._scored_only = scored_only
         self._runs = []
         for path in args.negatives:
             run = trec.read_run(path)
-            trec.require_known(run, corpus, path, args.corpus)
+            trec.require_known(run, corpus, path, where)
             self._runs.append(run)
-        if self._runs:
-            covered = {
-                qid
-                for qid, positives in supervision.excluded.items()
-                for run in self._runs
-                if run.get(qid, {}).keys() - positives
-            }
-            trec.require_covered(
-                supervision.topics,
-                covered,
-                args.topics,
-                " or ".join(args.negatives),
-                "negatives",
-            )
-        for path, run in zip(args.negatives, self._runs, strict=True):
+        self._names = list(args.negatives)
+        for path, run in zip(self._names, self._runs, strict=True):
             self._look_through(run, path)
 
     def replace_last(self, run: trec.Run, name: str) -> float:
@@ -68,59 +72,71 @@ class HardNegatives:
             now, before = (trec.ranked(h)[:depth] for h in (hits, old.get(qid, {})))
             new += len(set(now).difference(before))
             total += len(now)
+        for source in (self._names[-1], self._skipped(self._names[-1])):
+            self._supervision.forget(source)
         self._look_through(run, name)
-        self._runs[-1] = run
+        self._runs[-1], self._names[-1] = run, name
         return new / total
 
     def sources(self) -> list[StaticNegatives]:
         """What is drawn from: all runs together, or one by one.
 
-        A distilling loss draws only what the teacher scored.
+        Raises:
+            DenseHNError: no topic has negatives here, or, where there are no others, a
+                topic has none.
         """
-        args, supervision = self._args, self._supervision
-        runs = self._runs
-        if args.distils():
-            teacher = supervision.teacher
-            runs = [
-                {
-                    q: {d: s for d, s in run.get(q, {}).items() if d in teacher[q]}
-                    for q in supervision.topics
-                }
-                for run in runs
-            ]
-        if not runs:
+        if not self._runs:
             return []
+        args, supervision = self._args, self._supervision
+        excluded = supervision.excluded
+        if self._scored_only:
+            excluded = {
+                qid: excluded[qid].union(
+                    *(run.get(qid, {}).keys() - teacher.keys() for run in self._runs)
+                )
+                for qid, teacher in supervision.teacher.items()
+                if qid in supervision.topics
+            }
         together = len(args.negatives_per_query) == 1
-        groups = [runs] if together else [[run] for run in runs]
+        groups = [self._runs] if together else [[run] for run in self._runs]
         drawn = [
             StaticNegatives(
-                group,
-                supervision.excluded,
-                args.negatives_depth,
-                number,
-                self._seed + place,
-                args.negatives_skip,
+                group, excluded, args.negatives_depth, number, self._seed + place
             )
             for place, (group, number) in enumerate(
                 zip(groups, args.negatives_per_query, strict=True)
             )
         ]
-        without = sum(not any(q in one for one in drawn) for q in supervision.topics)
+        covered = {q for q in supervision.topics if any(q in one for one in drawn)}
+        where = " or ".join(self._names)
+        if self._alone or not covered:
+            trec.require_covered(
+                supervision.topics, covered, args.topics, where, "negatives"
+            )
+        without = len(supervision.topics) - len(covered)
         if without:
-            what = "queries left without a static hard negative"
-            supervision.report.note(what, without)
+            log.warning("%d queries have no hard negatives in %s", without, where)
+            supervision.report.note("queries without a hard negative", without)
         return drawn
 
+    def _skipped(self, name: str) -> str:
+        """What the best hits of a run are called in the report."""
+        return f"{name}, ranks 1 to {self._args.negatives_skip}"
+
     def _look_through(self, run: trec.Run, name: str) -> None:
-        """Exclude what the filters suspect in a run, and note what its window skips."""
+        """Leave out what the filters suspect in a run, and its best hits if asked to."""
         skip, supervision = self._args.negatives_skip, self._supervision
         supervision.exclude(run, supervision.filter, name)
-        source = f"{name}, ranks 1 to {skip}"
+        if not skip:
+            return
+        source, found = self._skipped(name), {}
         for qid in supervision.topics:
-            hits = run.get(qid, {})
-            for docid in trec.ranked(hits)[:skip]:
-                if supervision.qrels[qid].get(docid, 0) < 1:
-                    supervision.report.drop(source, qid, docid, hits[docid], math.nan)
+            hits, judged = run.get(qid, {}), supervision.qrels[qid]
+            best = trec.ranked(hits)[:skip]
+            found[qid] = {docid for docid in best if judged.get(docid, 0) < 1}
+            for docid in found[qid]:
+                supervision.report.drop(source, qid, docid, hits[docid], math.nan)
+        supervision.leave_out(found, source)
 
 
 class Refresh(TrainerCallback):
@@ -140,20 +156,46 @@ class Refresh(TrainerCallback):
         self._corpus = corpus
         self._supervision = supervision
 
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Called by the Trainer; a resumed training takes up its last negatives.
+
+        Raises:
+            DenseHNError: they are not beside the checkpoint.
+        """
+        every = self._args.refresh_steps or self._args.refresh_epochs
+        done = state.global_step if self._args.refresh_steps else int(state.epoch or 0)
+        if not args.resume_from_checkpoint or done < every:
+            return
+        folder = Path(args.resume_from_checkpoint).parent
+        steps = {
+            int(path.stem.removeprefix(PREFIX)): path
+            for path in folder.glob(f"{PREFIX}*.txt")
+        }
+        step = max((s for s in steps if s <= state.global_step), default=None)
+        if step is None:
+            raise DenseHNError(
+                f"{args.resume_from_checkpoint}: no {PREFIX}STEP.txt beside it, the "
+                "negatives that this training had mined; resume from its own folder"
+            )
+        self._use(trec.read_run(steps[step]), step)
+
     def on_step_end(self, args, state, control, model, **_) -> None:
         """Called by the Trainer; the batch that it has ready keeps its negatives."""
         every = self._args.refresh_steps
         if every and state.global_step % every == 0:
-            self._refresh(model, state)
+            self._refresh(args, model, state)
 
     def on_epoch_end(self, args, state, control, model, **_) -> None:
         """Called by the Trainer, before it draws from the next epoch."""
         every = self._args.refresh_epochs
         if every and round(state.epoch) % every == 0:
-            self._refresh(model, state)
+            self._refresh(args, model, state)
 
-    def _refresh(self, model: DenseEncoder, state: TrainerState) -> None:
-        if state.global_step >= state.max_steps:
+    def _refresh(
+        self, args: TrainingArguments, model: DenseEncoder, state: TrainerState
+    ) -> None:
+        step = state.global_step
+        if step >= state.max_steps:
             return
         matrix = encode_texts(model, list(self._corpus.values()), "passage")
         docids, here = list(self._corpus), Path("(in memory)")
@@ -161,7 +203,12 @@ class Refresh(TrainerCallback):
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth
         run = dict(retrieve(model, vectors, topics, depth, qrels))
-        name = f"hits of step {state.global_step}"
+        if state.is_world_process_zero:
+            trec.write_run(Path(args.output_dir) / f"{PREFIX}{step}.txt", run, "own")
+        self._use(run, step)
+
+    def _use(self, run: trec.Run, step: int) -> None:
+        name = f"hits of step {step}"
         new = self._hard.replace_last(run, name)
         self._dataset.hard = self._hard.sources()
         log.info("negatives are now the %s: %.0f%% of them new", name, 100 * new)

@@ -69,12 +69,16 @@ class JointTrainer(DenseTrainer):
 
     def _suspicious(self, similarity: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """[B, M] random negatives that look relevant now; they go into the report."""
-        own = similarity.diagonal()
+        own, docids = similarity.diagonal(), inputs["docids"]
         found = self._filter.suspicious(similarity, own[:, None]) & inputs["random"]
-        for row, column in found.nonzero().tolist():
-            qid, docid = inputs["qids"][row], inputs["docids"][column]
-            score, positive = similarity[row, column].item(), own[row].item()
-            self._report.drop(IN_BATCH, qid, docid, score, positive)
+        self._report.drop_where(
+            IN_BATCH,
+            found,
+            inputs["qids"],
+            lambda _, column: docids[column],
+            similarity,
+            own,
+        )
         return found
 
     def _loss(
@@ -91,6 +95,26 @@ class JointTrainer(DenseTrainer):
         return losses.STAR_LOSSES[self._name](positive, scores, hard, random)
 
 
+def check(args: JointArguments, training: DenseTrainingArguments) -> None:
+    """Refuse settings that do not go together; needs no file.
+
+    Raises:
+        DenseHNError: names them.
+    """
+    args.require_complete(training)
+    if args.refresh_steps and training.dataloader_num_workers:
+        raise DenseHNError(
+            "refresh_steps: the workers of --dataloader_num_workers would not hear of "
+            "new negatives; leave it at 0, or give refresh_epochs"
+        )
+    alone = not args.negatives and not args.random_per_query
+    if alone and training.per_device_train_batch_size == 1:
+        raise DenseHNError(
+            "a batch of one query has no in-batch negatives; raise "
+            "--per_device_train_batch_size, or give negatives or random_per_query"
+        )
+
+
 def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     """Train both sides and write the encoder to ``training.output_dir``.
 
@@ -100,17 +124,22 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
         DenseHNError: a file that cannot be read, a docid that is not in the corpus, a
             topic without positives or negatives, flags that do not go together.
     """
-    args.require_complete(training)
-    if args.refresh_steps and training.dataloader_num_workers:
-        raise DenseHNError(
-            "refresh_steps: the workers of --dataloader_num_workers would not hear of "
-            "new negatives; leave it at 0, or give refresh_epochs"
-        )
+    check(args, training)
     supervision = Supervision(args)
     corpus = read_corpus(args.corpus)
     trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
+    trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
     positives = _positives(args, supervision)
-    hard = HardNegatives(args, supervision, corpus, training.seed)
+    hard = HardNegatives(
+        args,
+        supervision,
+        corpus,
+        args.corpus,
+        training.seed,
+        alone=not args.in_batch and not args.random_per_query,
+        scored_only=args.distils(),
+    )
+    drawn = hard.sources()
     random = RandomNegatives(
         list(corpus), supervision.excluded, args.random_per_query, training.seed
     )
@@ -120,11 +149,10 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     training.require_replaceable()
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder, passage_encoder="")
+    encoder.require_room_for(args.query_length, args.passage_length)
     if args.dropout is not None:
         encoder.set_dropout(args.dropout)
-    dataset = JointDataset(
-        supervision.topics, positives, hard.sources(), random, training.seed
-    )
+    dataset = JointDataset(supervision.topics, positives, drawn, random, training.seed)
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
@@ -150,7 +178,8 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
         evaluator=evaluator,
     )
     fit(trainer, encoder)
-    supervision.write_report(training.encoder_dir, corpus)
+    if trainer.is_world_process_zero():
+        supervision.write_report(training.encoder_dir, corpus)
 
 
 def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list[str]]:

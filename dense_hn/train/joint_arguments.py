@@ -12,28 +12,6 @@ class JointArguments(SupervisionArguments):
 
     encoder: str = field(metadata={"help": "Start from this folder or hub name."})
     corpus: str = field(metadata={"help": "JSONL file, one id and contents a line."})
-    negatives: list[str] = field(
-        default_factory=list,
-        metadata={"help": "TREC runs for the training topics: static hard negatives."},
-    )
-    negatives_per_query: list[int] = field(
-        default_factory=lambda: [1],
-        metadata={
-            "help": "Hard negatives drawn per query and epoch: one number for all runs "
-            "together, or one for each run."
-        },
-    )
-    negatives_depth: int = field(
-        default=200, metadata={"help": "Hits of each run that are drawn from."}
-    )
-    negatives_skip: int = field(
-        default=0,
-        metadata={"help": "Best hits of each run to leave out, as too suspicious."},
-    )
-    random_per_query: int = field(
-        default=0,
-        metadata={"help": "Documents of the whole corpus drawn per query and epoch."},
-    )
     in_batch: bool = field(
         default=True,
         metadata={"help": "The batch's other documents are random negatives as well."},
@@ -41,12 +19,13 @@ class JointArguments(SupervisionArguments):
     star_loss: str = field(
         default="weighted",
         metadata={
-            "help": "weighted: mean over hard pairs + alpha · mean over random pairs "
-            "(STAR, Eq. 13); pooled: one mean over all pairs (STAR's released code); "
-            "infonce: softmax over the positive and all negatives of the batch, "
-            "temperature 1/scale; margin-mse: squared difference of the score margins "
-            "to the teacher's (arXiv 2010.02666); kl: divergence from the teacher's "
-            "softmax over the documents that it scored (arXiv 1503.02531).",
+            "help": "With l = softplus(s(n) − s(p)), scores s times the encoder's scale: "
+            "weighted: mean l over hard negatives + alpha · mean l over random ones "
+            "(STAR, Eq. 13); pooled: mean l over all of them (STAR's released code); "
+            "infonce: −log(exp s(p) / (exp s(p) + Σ exp s(n))); margin-mse: mean of "
+            "((s(p) − s(n)) − (t(p) − t(n)))², t the teacher's (arXiv 2010.02666); kl: "
+            "Σ P_t·(log P_t − log P_s), softmaxes over what the teacher scored (arXiv "
+            "1503.02531).",
             "choices": [*losses.STAR_LOSSES, *losses.DISTILLATIONS],
         },
     )
@@ -89,21 +68,6 @@ class JointArguments(SupervisionArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.negatives_skip < self.negatives_depth:
-            raise DenseHNError(
-                f"negatives_skip is {self.negatives_skip} and negatives_depth "
-                f"{self.negatives_depth}: no rank lies between them"
-            )
-        numbers = self.negatives_per_query
-        if len(numbers) not in (1, len(self.negatives)) or min(numbers) < 1:
-            raise DenseHNError(
-                f"negatives_per_query is {numbers}: give one number for the "
-                f"{len(self.negatives)} runs together, or one for each, from 1"
-            )
-        if self.random_per_query < 0:
-            raise DenseHNError(
-                f"random_per_query is {self.random_per_query}; it starts at 0"
-            )
         if not (self.negatives or self.random_per_query or self.in_batch):
             raise DenseHNError(
                 "there is no source of negatives: give negatives (runs), "

@@ -4,7 +4,7 @@
 
     work/NAME/    collection, models/{base,STAGE…}, vectors/{base,STAGE…},
                   indexes/{bm25,STAGE…}, stages.json
-    runs/NAME/    a TREC run for each system, and the table
+    runs/NAME/    a TREC run for each system, the table, and the training curves
     qrels/NAME/   the qrels that the table was scored with
 
 A system is bm25, base or a training stage. Its passage space is the system whose
@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from dense_hn import DenseHNError, bm25, evaluate, pyserini, trec
-from dense_hn.collections import pydoc
+from dense_hn.collections import beir, pydoc
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
-from dense_hn.files import digest, require_file, whole_file
+from dense_hn.files import digest, require_file, require_folder, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
-from dense_hn.train import adore, arguments, commands
+from dense_hn.train import adore, arguments, commands, curves
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.recipe import Recipe, TrainingSection
-from dense_hn.train.trainer import DenseTrainingArguments
+from dense_hn.train.trainer import DenseTrainingArguments, log_of
 
 # The table's rows above those of the training stages.
 UNTRAINED = {"bm25": "BM25", "base": "untrained"}
@@ -79,6 +79,7 @@ class Pipeline:
         self.runs = root / "runs" / recipe.name
         self.qrels = root / "qrels" / recipe.name / f"{self.split}.txt"
         self.table = self.runs / f"table.{self.split}.txt"
+        self.curves = self.runs / "curves.dev.txt"
         given = recipe.collection.folder
         self.collection = Path(given) if given else self.work / "collection"
         self.corpus = self.collection / "corpus" / "corpus.jsonl"
@@ -104,7 +105,7 @@ class Pipeline:
         for name in self.exported():
             require_plain(self.model(name))
         self.splits = [self.split]
-        if any(training.evaluates for training in self.trainings.values()):
+        if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
         if given:
             require_file(self.corpus, "the collection's corpus")
@@ -202,6 +203,10 @@ class Pipeline:
         """The systems known so far."""
         return [*UNTRAINED, *self.trainings]
 
+    def _evaluated(self) -> list[str]:
+        """The stages that are evaluated on the dev topics while they train."""
+        return [name for name, one in self.trainings.items() if one.evaluates]
+
     def _run(self, name: str) -> Path:
         """The run of the training topics by a system known so far, or in a file."""
         if name in self._systems():
@@ -233,6 +238,8 @@ class Pipeline:
             if training.passages == name:
                 self._add_encode(name)
             self._add_search(name, *evaluated)
+        if self._evaluated():
+            add("curves", self._curves, [self.curves], after=self._evaluated())
         for space in dict.fromkeys(map(self.passages, self.exported())):
             work = partial(self._export, space)
             add(f"{space}.export", work, [self.index(space)], after=[f"{space}.encode"])
@@ -240,7 +247,7 @@ class Pipeline:
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
-            recipe.evaluate.measures,
+            [recipe.evaluate.measures, recipe.evaluate.relevance_level],
             after=[f"{name}.{self.split}" for name in ("topics", *self._systems())],
         )
 
@@ -282,23 +289,17 @@ class Pipeline:
         self.ledger.add(
             name,
             lambda: commands.STAGES[section.method].train(*training.arguments),
-            [self.model(name)],
+            [self.model(name), log_of(self.model(name))],
             [section.method, section.settings, _digests(training.run_files)],
             after=[*after, *(f"{system}.train" for system in training.systems)],
         )
 
     def _depth(self, system: str) -> int:
         """Hits of a training topic that the stages which read a system look at."""
-        readers = [
-            training.arguments[0]
+        return max(
+            training.arguments[0].negatives_depth
             for training in self.trainings.values()
             if system in training.systems
-        ]
-        return max(
-            args.negatives_depth
-            if hasattr(args, "negatives_depth")
-            else args.adore_hits
-            for args in readers
         )
 
     def run(self) -> None:
@@ -319,10 +320,12 @@ class Pipeline:
             )
             lines += ["", f"{name} in Pyserini:"]
             lines += [f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}"]
-        table = self.table.read_text(encoding="utf-8").rstrip()
-        return "\n".join(
-            [*lines, "", f"{self.recipe.name}, {self.split} topics", table]
-        )
+        if self._evaluated():
+            lines += ["", f"{self.recipe.name}, dev topics while training"]
+            lines += [self.curves.read_text(encoding="utf-8").rstrip()]
+        lines += ["", f"{self.recipe.name}, {self.split} topics"]
+        lines += [self.table.read_text(encoding="utf-8").rstrip()]
+        return "\n".join(lines)
 
     def _digests(self, *files: Path) -> list[str]:
         """Digests of a given collection's files; a made one is known by its stage."""
@@ -332,19 +335,27 @@ class Pipeline:
         packages = self.recipe.collection.pydoc
         if packages:
             return [sys.version, *packages, pydoc.sources_digest(packages)]
+        if self.recipe.collection.beir:
+            source = require_folder(self.recipe.collection.beir, "BEIR folder")
+            files = [source / "corpus.jsonl", source / "queries.jsonl"]
+            files += sorted((source / "qrels").glob("*.tsv"))
+            return _digests(require_file(path, "part of it") for path in files)
         return _digests([self.corpus, self.topics("train"), self.judged("train")])
 
     def _collection(self) -> None:
         if self.recipe.collection.pydoc:
             pydoc.build(self.collection, self.recipe.collection.pydoc)
+        if self.recipe.collection.beir:
+            beir.build(self.recipe.collection.beir, self.collection)
         corpus = read_corpus(self.corpus)
-        topics, qrels = trec.read_judged(self.topics("train"), self.judged("train"))
+        judged = self.topics("train"), self.judged("train")
+        _, qrels = trec.read_judged(*judged)
         trec.require_known(qrels, corpus, self.judged("train"), self.corpus)
         for training in self.trainings.values():
+            args = training.arguments[0]
+            topics, qrels = trec.read_judged(*judged, args.relevance_level)
             if training.section.method == "adore":
-                adore.require_negatives(
-                    training.arguments[0], topics, qrels, len(corpus)
-                )
+                adore.require_negatives(args, topics, qrels, len(corpus))
 
     def _judged(self, split: str) -> None:
         """Check topics to evaluate on: what is judged is there."""
@@ -385,6 +396,11 @@ class Pipeline:
     def _export(self, space: str) -> None:
         export_flat(Vectors.load(self.vectors(space)), self.index(space))
 
+    def _curves(self) -> None:
+        logs = {name: log_of(self.model(name)) for name in self._evaluated()}
+        with whole_file(self.curves) as partial_file:
+            partial_file.write_text(f"{curves.table(logs)}\n", encoding="utf-8")
+
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
@@ -392,7 +408,8 @@ class Pipeline:
             UNTRAINED.get(name, name): trec.read_run(self.hits(name, self.split))
             for name in self._systems()
         }
-        rows = evaluate.compare(qrels, runs, self.recipe.evaluate.measures)
+        section = self.recipe.evaluate
+        rows = evaluate.compare(qrels, runs, section.measures, section.relevance_level)
         for path, text in (
             (self.table.with_suffix(".json"), json.dumps(rows, indent=2)),
             (self.table, evaluate.table(rows)),

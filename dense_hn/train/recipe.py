@@ -4,7 +4,7 @@
 ``encoder`` those of EncoderSettings and ``source``. Every other section is a training
 stage, in the order of the file. Its name is the stage's, and it takes
 
-* ``method``: star, adore, …; default: the name of the section;
+* ``method``: warmup, star or adore; default: the name of the section;
 * ``from``: what it starts from, ``base`` (the encoder as it comes) or an earlier stage;
   default: the stage before it;
 * ``negatives``, and ``teacher`` where the method has one: the systems (bm25, base,
@@ -31,22 +31,25 @@ from dense_hn.train import arguments, commands
 EVALUATED = ("dev", "test")
 # Names that runs, rows of the table and the ledger have for other things; runs made
 # with Pyserini are called pyserini-….
-TAKEN = ("base", "bm25", "table", "topics", "untrained")
+TAKEN = ("base", "bm25", "curves", "table", "topics", "untrained")
 
 
 @dataclass(kw_only=True, slots=True)
 class CollectionSection:
-    """Which collection: one of the two."""
+    """Which collection: one of the three."""
 
     # Packages whose functions make the built-in collection.
     pydoc: list[str] = field(default_factory=list)
+    # A BEIR folder; see dense_hn.collections.beir.
+    beir: str = ""
     # A folder in the built-in collection's layout: corpus/corpus.jsonl,
-    # topics.SPLIT.tsv and qrels.SPLIT.txt for train and the evaluated split.
+    # topics.SPLIT.tsv and qrels.SPLIT.txt for train and the evaluated split, and for
+    # dev where a stage has eval_strategy.
     folder: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.pydoc) == bool(self.folder):
-            raise DenseHNError("collection: give either pydoc or folder")
+        if sum(map(bool, (self.pydoc, self.beir, self.folder))) != 1:
+            raise DenseHNError("collection: give one of pydoc, beir and folder")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,6 +68,8 @@ class EvaluateSection:
     topics: str = "test"
     hits: int = 1000
     measures: list[str] = field(default_factory=lambda: list(evaluate.MEASURES))
+    # Judgements from it on are relevant to RR and R.
+    relevance_level: int = 1
 
     def __post_init__(self) -> None:
         if self.topics not in EVALUATED:

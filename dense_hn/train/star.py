@@ -10,10 +10,10 @@ Source: arXiv 2104.08051, section 5.1.
 
 from dataclasses import dataclass, field
 
-from dense_hn.train.joint import train
+from dense_hn.train.joint import check, train
 from dense_hn.train.joint_arguments import JointArguments
 
-__all__ = ["Arguments", "train"]
+__all__ = ["Arguments", "check", "train"]
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,8 @@
-"""What every training stage learns from: topics, judgements, a teacher, and doubts."""
+"""What every training stage learns from: topics, judgements, negatives, a teacher."""
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,22 +17,49 @@ TEACHER = "teacher"
 
 @dataclass(kw_only=True)
 class SupervisionArguments(EvaluationArguments):
-    """Which documents are relevant, and which are too suspicious to be negatives."""
+    """Which documents are relevant, and which are negatives or too suspicious to be."""
 
     topics: str = field(metadata={"help": "Training topics, TSV."})
     qrels: str = field(metadata={"help": "TREC qrels for them."})
+    negatives: list[str] = field(
+        default_factory=list,
+        metadata={"help": "TREC runs for the training topics: static hard negatives."},
+    )
+    negatives_per_query: list[int] = field(
+        default_factory=lambda: [1],
+        metadata={
+            "help": "Hard negatives drawn per query and epoch: one number for all runs "
+            "together, or one for each run."
+        },
+    )
+    negatives_depth: int = field(
+        default=200, metadata={"help": "Hits of each run that are drawn from."}
+    )
+    negatives_skip: int = field(
+        default=0,
+        metadata={
+            "help": "Best hits of each run (and of each step, in adore) to leave out, "
+            "as too suspicious."
+        },
+    )
+    random_per_query: int = field(
+        default=0,
+        metadata={"help": "Documents of the whole corpus drawn per query and epoch."},
+    )
     teacher: str | None = field(
         default=None,
         metadata={
-            "help": "TREC run whose scores the drop_ filters look at, for every source "
-            "of negatives; without it, each looks at its own scores."
+            "help": "TREC run of a better judge: the drop_ filters then look at its "
+            "scores, for every source of negatives, instead of each source's own; a "
+            "distilling loss learns from them."
         },
     )
     drop_absolute_margin: float | None = field(
         default=None,
         metadata={
             "help": "Drop negatives that score above the query's best positive less "
-            "this, as suspected false negatives."
+            "this, as suspected false negatives. In the units of the scores, which "
+            "differ between BM25 and a model; a relative margin has none."
         },
     )
     drop_relative_margin: float | None = field(
@@ -47,6 +75,21 @@ class SupervisionArguments(EvaluationArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.negatives_skip < self.negatives_depth:
+            raise DenseHNError(
+                f"negatives_skip is {self.negatives_skip} and negatives_depth "
+                f"{self.negatives_depth}: no rank lies between them"
+            )
+        numbers = self.negatives_per_query
+        if len(numbers) not in (1, len(self.negatives)) or min(numbers) < 1:
+            raise DenseHNError(
+                f"negatives_per_query is {numbers}: give one number for the "
+                f"{len(self.negatives)} runs together, or one for each, from 1"
+            )
+        if self.random_per_query < 0:
+            raise DenseHNError(
+                f"random_per_query is {self.random_per_query}; it starts at 0"
+            )
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(
                 "teacher: nothing uses its scores; give a drop_ filter as well, such "
@@ -88,6 +131,8 @@ class Supervision:
         self.excluded = {
             qid: set(trec.positives(self.qrels, qid)) for qid in self.topics
         }
+        # What each source made suspicious: docids by query.
+        self._suspects: dict[str, Mapping[str, AbstractSet[str]]] = {}
         if args.teacher:
             self.teacher = trec.read_run(args.teacher)
             trec.require_covered(
@@ -99,17 +144,33 @@ class Supervision:
         self, run: Mapping[str, Mapping[str, float]], filter_: Filter, source: str
     ) -> None:
         """Let nothing be a negative, of any source, that this run makes look relevant."""
-        if not filter_:
-            return
-        run = {qid: run[qid] for qid in self.topics if qid in run}
-        found = suspects(run, self.qrels, filter_, source, self.report)
+        if filter_:
+            run = {qid: run[qid] for qid in self.topics if qid in run}
+            found = suspects(run, self.qrels, filter_, source, self.report)
+            self.leave_out(found, source)
+
+    def leave_out(self, found: Mapping[str, AbstractSet[str]], source: str) -> None:
+        """Let these documents, by query, be no negatives of any source."""
+        self._suspects[source] = found
         for qid, docids in found.items():
             self.excluded[qid] |= docids
 
+    def forget(self, source: str) -> None:
+        """Let be negatives again what this source alone left out."""
+        for qid in self._suspects.pop(source, {}):
+            self.excluded[qid] = set(trec.positives(self.qrels, qid)).union(
+                *(found.get(qid, ()) for found in self._suspects.values())
+            )
+
     def write_report(self, encoder_dir: str, corpus: Mapping[str, str]) -> None:
-        """Write what was dropped beside an encoder folder, if there was any filter."""
-        if not self._filtered and not self.report:
-            return
+        """Write what was dropped beside an encoder folder, if there was any filter.
+
+        Otherwise an older report there is removed.
+        """
         folder = Path(encoder_dir)
         path = folder.with_name(f"{folder.name}.dropped.jsonl")
-        log.info("%s; see %s", self.report.write(path, self.topics, corpus), path)
+        if self._filtered or self.report:
+            log.info("%s; see %s", self.report.write(path, self.topics, corpus), path)
+        else:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".txt").unlink(missing_ok=True)

@@ -75,10 +75,15 @@ class DenseTrainingArguments(TrainingArguments):
         if self.eval_strategy != "no":
             # The best checkpoint is the one to keep, so there must be one each time.
             self.load_best_model_at_end = True
-            self.save_strategy = self.eval_strategy
-            self.save_steps = self.eval_steps or self.save_steps
+            self.eval_steps = self.eval_steps or self.logging_steps
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps
             self.save_total_limit = self.save_total_limit or 1
             self.greater_is_better = True
+        if self.dataloader_persistent_workers:
+            raise DenseHNError(
+                "--dataloader_persistent_workers: such workers would draw the first "
+                "epoch's negatives in every epoch; leave it out"
+            )
         # TrainingArguments refuses an optimizer that is not its own.
         lamb = self.optim == "lamb"
         if lamb:

@@ -11,7 +11,7 @@ Source: arXiv 2104.08051, section 3 (random and BM25 negatives), and ANCE's warm
 (arXiv 2007.00808, section 5: BM25 negatives and those of the batch).
 """
 
-from dense_hn.train.joint import train
+from dense_hn.train.joint import check, train
 from dense_hn.train.joint_arguments import JointArguments as Arguments
 
-__all__ = ["Arguments", "train"]
+__all__ = ["Arguments", "check", "train"]

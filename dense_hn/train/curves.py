@@ -1,0 +1,51 @@
+"""Training curves side by side: what evaluation while training measured, in one table."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+PREFIX = "eval_"
+
+
+def read(log: Path) -> dict[str, dict[int, float]]:
+    """Measure to step to value, of a log that a training left beside its encoder."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        for name, value in entry.items():
+            if name.startswith(PREFIX):
+                curves.setdefault(name.removeprefix(PREFIX), {})[entry["step"]] = value
+    return curves
+
+
+def table(logs: Mapping[str, Path]) -> str:
+    """A block a measure: a row a training, a column a step; the best starred.
+
+    Step 0 is what a training started from, and never kept.
+
+    Args:
+        logs: name of a training to its log.
+    """
+    curves = {name: read(log) for name, log in logs.items()}
+    measures = dict.fromkeys(m for measured in curves.values() for m in measured)
+    width = max(map(len, [*curves, *measures]))
+    blocks = []
+    for measure in measures:
+        rows = {name: measured.get(measure, {}) for name, measured in curves.items()}
+        steps = sorted({step for row in rows.values() for step in row})
+        lines = [
+            f"{measure:{width}}" + "".join(f"  {step:>6} " for step in steps).rstrip()
+        ]
+        for name, row in rows.items():
+            kept = [value for step, value in row.items() if step]
+            best = max(kept, default=None)
+            cells = [_cell(row.get(step), best) for step in steps]
+            lines.append(f"{name:{width}}{''.join(cells)}".rstrip())
+        blocks.append("\n".join(lines))
+    note = "Columns are steps of each training; * is the best, whose weights are kept."
+    return "\n\n".join([*blocks, note])
+
+
+def _cell(value: float | None, best: float | None) -> str:
+    mark = "*" if value == best else " "
+    return " " * 9 if value is None else f"  {value:.4f}{mark}"
