@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -42,6 +43,8 @@ from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
 from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
+
+log = logging.getLogger("dense_hn")
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
@@ -194,7 +197,16 @@ class DenseEncoder(nn.Module):
         """
         path = locate(source)
         try:
-            chosen = EncoderSettings.of(EncoderSettings.saved(path) | settings)
+            saved = EncoderSettings.saved(path)
+            chosen = EncoderSettings.of(saved | settings)
+            if not saved and not settings.keys() & {"architecture", "pooling"}:
+                log.warning(
+                    "%s does not say how it pools: taken as %s, l2_norm %s; if it was "
+                    "trained otherwise, use python -m dense_hn.encoder first",
+                    source,
+                    chosen.pooling,
+                    chosen.l2_norm,
+                )
             config = _config(path)
             if chosen.architecture == "ance" and config.model_type != "roberta":
                 _refuse("architecture", "ance", f"auto: {source} is no RoBERTa")

@@ -1,5 +1,6 @@
 """Batches and their losses, from texts to a number, against plain loops."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.negatives import RandomNegatives, StaticNegatives
-from dense_hn.train import adore, joint
+from dense_hn.train import adore, arguments, commands, joint
 
 
 @pytest.fixture
@@ -147,6 +148,35 @@ def test_the_joint_loss_equals_a_loop(
     }
     assert len(hards) == 10
     assert loss == pytest.approx(expected[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["warmup", "adore"])
+def test_a_stage_can_have_a_temperature_of_its_own(
+    stage, bert, files, corpus, tmp_path
+):
+    """One step over all topics: the loss of scale 3 is that of an encoder of scale 3."""
+    DenseEncoder.load(str(bert), scale=3.0).save(tmp_path / "three")
+    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+    told = {}
+    for name, encoder, more in (
+        ("own", tmp_path / "three", {}),
+        ("stage", bert, {"scale": 3.0}),
+        ("twenty", bert, {}),
+    ):
+        argv = {"encoder": encoder, "topics": files["topics"], "qrels": files["qrels"]}
+        if stage == "adore":
+            argv |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
+        else:
+            argv |= {"corpus": files["corpus"]}
+        argv |= {"output_dir": tmp_path / name, "max_steps": 1, "logging_steps": 1}
+        argv |= {"per_device_train_batch_size": 24, "use_cpu": True, "dropout": 0}
+        if stage == "adore":
+            del argv["dropout"]
+        commands.train(stage, arguments.argv_of(argv | more))
+        log = (tmp_path / f"{name}.log.jsonl").read_text().splitlines()
+        told[name] = json.loads(log[0])["loss"]
+    assert told["own"] == told["stage"] != told["twenty"]
+    assert DenseEncoder.load(str(tmp_path / "stage")).settings.scale == 3.0
 
 
 def test_in_batch_filters_look_at_the_scores_of_the_step(

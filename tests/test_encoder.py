@@ -138,6 +138,17 @@ def test_a_folder_with_other_things_is_not_replaced(bert, tmp_path):
     assert (tmp_path / "models" / "base" / "dense_hn.json").exists()
 
 
+def test_a_checkpoint_that_does_not_say_how_it_pools(bert, tmp_path, caplog):
+    shutil.copytree(bert, tmp_path / "plain")
+    DenseEncoder.load(str(tmp_path / "plain"))
+    assert not caplog.records
+    (tmp_path / "plain" / "dense_hn.json").unlink()
+    DenseEncoder.load(str(tmp_path / "plain"), pooling="mean", passage_length=32)
+    assert not caplog.records
+    DenseEncoder.load(str(tmp_path / "plain"), passage_length=32)
+    assert "does not say how it pools: taken as cls, l2_norm False" in caplog.text
+
+
 def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):
     encoder = DenseEncoder.load(str(bert))
     encode_corpus(encoder, corpus, tmp_path / "vectors")

@@ -251,6 +251,7 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"random_per_query": -1}, "random_per_query is -1"),
         ({"alpha": -1}, "alpha is -1.0"),
         ({"relevance_level": 0}, "relevance_level is 0"),
+        ({"scale": 0}, "scale is 0.0; it must be above 0"),
         ({"teacher": "run"}, "nothing uses its scores"),
         ({"star_loss": "kl"}, "kl needs a teacher's run"),
         ({"drop_max_score": "nan"}, "drop_max_score is nan"),

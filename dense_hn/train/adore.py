@@ -295,7 +295,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     training.require_replaceable()
 
     set_seed(training.seed)
-    encoder = DenseEncoder.load(args.encoder)
+    encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())
     encoder.require_room_for(args.query_length)
     vectors.require_made_by(encoder, args.encoder)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)

@@ -59,11 +59,11 @@ class JointTrainer(DenseTrainer):
         """Called by the Trainer with a batch of :class:`JointCollator`."""
         queries = model(**inputs["queries"])
         passages = model(**inputs["passages"])
-        similarity = queries @ passages.T
+        scale = self.model.settings.scale
+        scores = scale * queries @ passages.T
         random = inputs["random"]
         if self._filter:
-            random = random & ~self._suspicious(similarity.detach(), inputs)
-        scores = self.model.settings.scale * similarity
+            random = random & ~self._suspicious(scores.detach() / scale, inputs)
         loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
         return (loss, {"scores": scores}) if return_outputs else loss
 
@@ -148,7 +148,8 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
         evaluator = of_corpus(args, corpus, args.eval_share, training.seed)
     training.require_replaceable()
     set_seed(training.seed)
-    encoder = DenseEncoder.load(args.encoder, passage_encoder="")
+    settings = args.encoder_settings()
+    encoder = DenseEncoder.load(args.encoder, passage_encoder="", **settings)
     encoder.require_room_for(args.query_length, args.passage_length)
     if args.dropout is not None:
         encoder.set_dropout(args.dropout)

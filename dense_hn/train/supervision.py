@@ -46,6 +46,13 @@ class SupervisionArguments(EvaluationArguments):
         default=0,
         metadata={"help": "Documents of the whole corpus drawn per query and epoch."},
     )
+    scale: float | None = field(
+        default=None,
+        metadata={
+            "help": "Scores are multiplied with this in the losses, one over the "
+            "temperature, if not the encoder's own."
+        },
+    )
     teacher: str | None = field(
         default=None,
         metadata={
@@ -90,12 +97,18 @@ class SupervisionArguments(EvaluationArguments):
             raise DenseHNError(
                 f"random_per_query is {self.random_per_query}; it starts at 0"
             )
+        if self.scale is not None and not self.scale > 0:
+            raise DenseHNError(f"scale is {self.scale}; it must be above 0")
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(
                 "teacher: nothing uses its scores; give a drop_ filter as well, such "
                 "as drop_absolute_margin 0"
             )
         self.filter()
+
+    def encoder_settings(self) -> dict[str, float]:
+        """What replaces the encoder's own settings."""
+        return {} if self.scale is None else {"scale": self.scale}
 
     def uses_teacher(self) -> bool:
         """Whether anything here looks at the teacher's scores."""
