@@ -149,6 +149,7 @@ def mine(
     Nothing is done when it was made from the same corpus, topics and settings.
     """
     folder = require_folder(folder, "Lucene index")
+    topics = trec.read_topics(topics_path)
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
     manifest = folder / MANIFEST
     if manifest.is_file():
@@ -156,7 +157,6 @@ def mine(
         if provenance.is_made_from(output, made_from):
             log.info("%s is there, made from the same index and topics", output)
             return
-    topics = trec.read_topics(topics_path)
     trec.write_run(output, search(folder, topics, hits, k1, b), tag)
     provenance.record(output, made_from)
 

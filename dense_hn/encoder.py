@@ -221,9 +221,10 @@ class DenseEncoder(nn.Module):
                 )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise DenseHNError(
-                f"{source}: cannot be loaded as an encoder: {reason}"
-            ) from error
+            what = "cannot be loaded as an encoder"
+            if not Path(path).is_dir():
+                what = "no such folder, nor a model that the hub would give"
+            raise DenseHNError(f"{source}: {what}: {reason}") from error
         if any(name.startswith("embeddingHead") for name in report["unexpected_keys"]):
             _refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
         device = "cuda" if torch.cuda.is_available() else "cpu"

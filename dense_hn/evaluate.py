@@ -79,6 +79,9 @@ def compare(
         measures: names as in :func:`per_query`.
         level: as there.
 
+    Raises:
+        DenseHNError: an unknown measure; a run without any judged topic.
+
     Returns:
         A row a run: ``name``, ``topics`` (judged), ``missing`` (of them not in the
         run), and for each measure ``{"mean", "difference", "p"}``: difference to the
@@ -88,6 +91,11 @@ def compare(
     above: dict[str, np.ndarray] = {}
     for name, run in runs.items():
         missing = sum(qid not in run for qid in qrels)
+        if missing == len(qrels):
+            raise DenseHNError(
+                f"{name}: none of the {len(qrels)} judged topics is in the run; name "
+                "the run and the qrels of the same topics"
+            )
         if missing:
             log.warning("%s: %d judged topics are not in the run", name, missing)
         row = {"name": name, "topics": len(qrels), "missing": missing}

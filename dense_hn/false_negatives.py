@@ -150,20 +150,19 @@ class Report:
     def _summary(
         self, topics: Mapping[str, str], corpus: Mapping[str, str]
     ) -> list[str]:
-        touched = {qid for queries in self._dropped.values() for qid in queries}
-        number = sum(
-            len(documents)
-            for queries in self._dropped.values()
-            for documents in queries.values()
-        )
-        first = f"{number} suspected false negatives dropped, for {len(touched)} of "
+        pairs = {pair for source in self._dropped for pair in self.dropped(source)}
+        touched = len({qid for qid, _ in pairs})
+        first = f"{len(pairs)} suspected false negatives dropped, for {touched} of "
         lines = [f"{first}{len(topics)} queries"]
         lines += [f"{what}: {count}" for what, count in self._notes.items()]
         for source, queries in self._dropped.items():
             found = [(*scores, *ids) for ids, scores in self.dropped(source).items()]
             lines += ["", f"{source}: {len(found)}, for {len(queries)} queries"]
             lines += ["The most suspicious, furthest above the query's positive:"]
-            for score, positive, qid, docid in sorted(found, key=_above)[:EXAMPLES]:
+            # One a query, so that there are several to see.
+            worst = {one[2]: one for one in sorted(found, key=_above, reverse=True)}
+            examples = sorted(worst.values(), key=_above)[:EXAMPLES]
+            for score, positive, qid, docid in examples:
                 scores = f"scores {score:.4f}, the positive {positive:.4f}"
                 lines += ["", f"{qid} {docid}: {scores}", f"  query: {topics[qid]}"]
                 if docid in corpus:

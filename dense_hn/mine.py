@@ -98,8 +98,16 @@ def mine(
     corpus, topics and qrels.
 
     Raises:
-        DenseHNError: a file that cannot be read, or qrels with a docid without a vector.
+        DenseHNError: a file that cannot be read, qrels with a docid without a vector or
+            for other topics.
     """
+    topics, qrels = trec.read_topics(topics_path), None
+    if qrels_path:
+        qrels = trec.read_qrels(qrels_path)
+        trec.require_known(qrels, set(vectors.docids), qrels_path, vectors.path)
+        judged = {qid for qid in topics if trec.positives(qrels, qid)}
+        what = "relevant document"
+        trec.tell_uncovered(topics, judged, topics_path, qrels_path, what)
     made_from = {
         "query_encoder": encoder.digest("query"),
         "passage_encoder": vectors.encoder,
@@ -112,11 +120,6 @@ def mine(
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
         return
-    topics = trec.read_topics(topics_path)
-    qrels = None
-    if qrels_path:
-        qrels = trec.read_qrels(qrels_path)
-        trec.require_known(qrels, set(vectors.docids), qrels_path, vectors.path)
     trec.write_run(output, retrieve(encoder, vectors, topics, hits, qrels), tag)
     provenance.record(output, made_from)
 

@@ -11,6 +11,7 @@ Formats: topics are Pyserini's TSV (``qid<TAB>text``), qrels and runs are trec_e
 """
 
 import gzip
+import logging
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ import numpy as np
 
 from dense_hn import DenseHNError
 from dense_hn.files import require_file, whole_file
+
+log = logging.getLogger("dense_hn")
 
 Topics = dict[str, str]
 Qrels = dict[str, dict[str, int]]
@@ -233,9 +236,38 @@ def require_covered(
     if missing:
         raise DenseHNError(
             f"{topics_path}: query {missing[0]!r} has no {what} in {path}; "
-            f"{len(missing)} of {len(topics)} have none; remove them from "
-            f"{topics_path}, or make {path} for them"
+            f"{len(missing)} of {len(topics)} have none; "
+            + (
+                f"remove them from {topics_path}, or make {path} for them"
+                if len(missing) < len(topics)
+                else "these files are not of the same topics"
+            )
         )
+
+
+def tell_uncovered(
+    topics: Mapping[str, str],
+    covered: Container[str],
+    topics_path: str | Path,
+    path: str | Path,
+    what: str,
+) -> int:
+    """Log how many topics lack their ``what``; arguments as in :func:`require_covered`.
+
+    Returns:
+        Their number.
+
+    Raises:
+        DenseHNError: all lack it.
+    """
+    missing = sum(qid not in covered for qid in topics)
+    if missing == len(topics):
+        require_covered(topics, covered, topics_path, path, what)
+    if missing:
+        log.warning(
+            "%d of %d queries have no %s in %s", missing, len(topics), what, path
+        )
+    return missing
 
 
 def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:

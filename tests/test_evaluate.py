@@ -106,3 +106,8 @@ def test_a_level_makes_lower_grades_not_relevant():
     for level in (1, 2):
         graded = evaluate.per_query(qrels, run, "nDCG@10", level)
         assert graded == {"q": pytest.approx(ndcg)}
+
+
+def test_a_run_of_other_topics_is_refused():
+    with pytest.raises(DenseHNError, match="none of the 3 judged topics is in the run"):
+        evaluate.compare(QRELS, {"other": {"x": {"a": 1.0}}})

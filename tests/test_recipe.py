@@ -12,6 +12,7 @@ from dense_hn.collections.jsonl import write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import commands, recipe
+from dense_hn.train.__main__ import main
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.pipeline import Pipeline
 
@@ -121,6 +122,14 @@ def test_an_unknown_recipe_is_one_line_on_the_command_line():
     assert done.stderr.strip().splitlines()[-1] == (
         "error: no recipe 'no_such_recipe': name a YAML file, or one of nl2bash, quickstart"
     )
+
+
+def test_a_misspelt_stage_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "stars", "--encoder", "x"])
+    with pytest.raises(
+        DenseHNError, match="unknown stage 'stars'; did you mean 'star'"
+    ):
+        main()
 
 
 def test_a_folder_that_pyserini_misreads_is_refused(tmp_path):

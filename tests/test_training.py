@@ -143,10 +143,10 @@ def test_a_topic_without_hard_negatives_is_told_of(files, bert, run, tmp_path, c
     short = {qid: hits for qid, hits in run.items() if qid != "q4"}
     trec.write_run(files["run"], short, "t")
     commands.train("star", star_argv(files, bert, tmp_path / "out"))
-    assert "1 queries have no hard negatives in" in caplog.text
+    assert "1 of 24 queries have no negatives in" in caplog.text
     trec.write_run(files["run"], {"dev1": run["q1"]}, "t")
     argv = star_argv(files, tmp_path / "no model here", tmp_path / "out")
-    with pytest.raises(DenseHNError, match="24 of 24 have none"):
+    with pytest.raises(DenseHNError, match="24 of 24 have none; these files are not"):
         commands.train("star", argv)
 
 
@@ -230,6 +230,38 @@ def test_lengths_that_the_model_has_no_room_for(
         commands.train("star", star_argv(files, bert, tmp_path / "out", **lengths))
 
 
+@pytest.mark.parametrize("stage", commands.STAGES)
+def test_help_names_the_losses(stage, capsys):
+    with pytest.raises(SystemExit):
+        commands.parse(stage, ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "softplus(s(n) − s(p))" in text
+    assert "at most 95% of it" in text
+    assert "--gradient_cache" in text
+
+
+def test_distillation_leaves_out_what_the_teacher_did_not_score(
+    files, bert, run, qrels, tmp_path, caplog
+):
+    told = {q: dict.fromkeys([*hits, *qrels[q]], 1.0) for q, hits in run.items()}
+    del told["q3"]
+    told["q5"] = {d: s for d, s in told["q5"].items() if d not in qrels["q5"]}
+    trec.write_run(tmp_path / "teacher", told, "t")
+    argv = star_argv(files, bert, tmp_path / "out", star_loss="kl")
+    seen = []
+    collate = joint.JointCollator.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            joint.JointCollator,
+            "__call__",
+            lambda self, items: seen.extend(items) or collate(self, items),
+        )
+        commands.train("star", [*argv, "--teacher", str(tmp_path / "teacher")])
+    assert {item["qid"] for item in seen} == run.keys() - {"q3", "q5"}
+    assert "1 of 24 queries have no hit in" in caplog.text
+    assert "2 of 24 queries have no relevant document with a score" in caplog.text
+
+
 def test_workers_that_outlive_an_epoch_are_refused(files):
     argv = star_argv(files, "x", "out", dataloader_persistent_workers=True)
     with pytest.raises(DenseHNError, match="first epoch's negatives"):
@@ -250,6 +282,8 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"negatives_per_query": [1, 1]}, "for the 1 runs together, or one for each"),
         ({"random_per_query": -1}, "random_per_query is -1"),
         ({"alpha": -1}, "alpha is -1.0"),
+        ({"alpha": 2, "star_loss": "pooled"}, "alpha is of weighted"),
+        ({"teacher_scale": 2}, "teacher_scale is of margin-mse and kl"),
         ({"relevance_level": 0}, "relevance_level is 0"),
         ({"scale": 0}, "scale is 0.0; it must be above 0"),
         ({"teacher": "run"}, "nothing uses its scores"),

@@ -138,7 +138,7 @@ def test_evaluation_over_a_share(train, dev, corpus, files, bert, qrels, tmp_pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"eval_strategy": "steps"}, "eval_topics and eval_qrels is missing"),
+        ({"eval_strategy": "steps"}, "missing: eval_topics, eval_qrels"),
         ({"eval_topics": "x"}, "eval_topics: nothing is evaluated; give --eval_strat"),
         ({"early_stopping": 2}, "early_stopping: nothing is evaluated"),
         ({"eval_on_start": True}, "eval_on_start: nothing is evaluated"),

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_hn import cli
+from dense_hn import DenseHNError, cli
+from dense_hn.names import unknown
 from dense_hn.train import commands, recipe
 from dense_hn.train.pipeline import Pipeline
 
@@ -39,7 +40,10 @@ def main() -> None:
         type=Path,
         help="where work/, runs/ and qrels/ are written (default: here)",
     )
-    args = parser.parse_args()
+    args, left = parser.parse_known_args()
+    if left:
+        stage = unknown("stage", args.recipe, commands.STAGES)
+        raise DenseHNError(f"{left[0]} is no argument of a recipe; or {stage}")
     pipeline = Pipeline(recipe.read(args.recipe, args.set), args.output)
     pipeline.run()
     print(pipeline.report())

@@ -75,6 +75,8 @@ class Arguments(SupervisionArguments):
         super().__post_init__()
         if self.adore_hits < 1 or self.metric_cut < 1:
             raise DenseHNError("adore_hits and metric_cut start at 1")
+        if self.metric_cut != 200 and self.metric == "none":
+            raise DenseHNError("metric_cut is of RR and nDCG; metric is none")
         if self.negatives_skip >= self.adore_hits:
             raise DenseHNError(
                 f"negatives_skip is {self.negatives_skip} and adore_hits "

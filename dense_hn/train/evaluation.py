@@ -71,8 +71,8 @@ class EvaluationArguments:
         evaluating = training.eval_strategy != "no"
         training.metric_for_best_model = f"eval_{self.eval_measures[0]}"
         if evaluating and not all(given.values()):
-            missing = " and ".join(name for name, value in given.items() if not value)
-            raise DenseHNError(f"--eval_strategy: {missing} is missing")
+            missing = ", ".join(name for name, value in given.items() if not value)
+            raise DenseHNError(f"--eval_strategy: missing: {missing}")
         given["early_stopping"] = self.early_stopping
         given["eval_on_start"] = training.eval_on_start
         if not evaluating and any(given.values()):

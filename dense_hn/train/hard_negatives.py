@@ -90,12 +90,13 @@ class HardNegatives:
         args, supervision = self._args, self._supervision
         excluded = supervision.excluded
         if self._scored_only:
+            teacher = supervision.teacher
             excluded = {
                 qid: excluded[qid].union(
-                    *(run.get(qid, {}).keys() - teacher.keys() for run in self._runs)
+                    *(run.get(qid, {}).keys() - told.keys() for run in self._runs)
                 )
-                for qid, teacher in supervision.teacher.items()
-                if qid in supervision.topics
+                for qid in supervision.topics
+                for told in [teacher.get(qid, {})]
             }
         together = len(args.negatives_per_query) == 1
         groups = [self._runs] if together else [[run] for run in self._runs]
@@ -109,13 +110,9 @@ class HardNegatives:
         ]
         covered = {q for q in supervision.topics if any(q in one for one in drawn)}
         where = " or ".join(self._names)
-        if self._alone or not covered:
-            trec.require_covered(
-                supervision.topics, covered, args.topics, where, "negatives"
-            )
-        without = len(supervision.topics) - len(covered)
+        look = trec.require_covered if self._alone else trec.tell_uncovered
+        without = look(supervision.topics, covered, args.topics, where, "negatives")
         if without:
-            log.warning("%d queries have no hard negatives in %s", without, where)
             supervision.report.note("queries without a hard negative", without)
         return drawn
 

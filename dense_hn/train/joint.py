@@ -153,7 +153,8 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     encoder.require_room_for(args.query_length, args.passage_length)
     if args.dropout is not None:
         encoder.set_dropout(args.dropout)
-    dataset = JointDataset(supervision.topics, positives, drawn, random, training.seed)
+    topics = {qid: supervision.topics[qid] for qid in positives}
+    dataset = JointDataset(topics, positives, drawn, random, training.seed)
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
@@ -184,10 +185,13 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
 
 
 def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list[str]]:
-    """The positives that are drawn from: with a distilling loss, those with a score.
+    """The positives that are drawn from, by query.
+
+    With a distilling loss those that the teacher scored; queries without are left out,
+    and told of.
 
     Raises:
-        DenseHNError: the teacher scored no positive of some topic.
+        DenseHNError: the teacher scored no positive of any topic.
     """
     positives = {
         qid: trec.positives(supervision.qrels, qid) for qid in supervision.topics
@@ -195,9 +199,12 @@ def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list
     if not args.distils():
         return positives
     teacher = supervision.teacher
-    scored = {q: [d for d in ds if d in teacher[q]] for q, ds in positives.items()}
+    scored = {
+        qid: [docid for docid in docids if docid in teacher.get(qid, {})]
+        for qid, docids in positives.items()
+    }
     covered = {qid for qid, docids in scored.items() if docids}
-    trec.require_covered(
+    trec.tell_uncovered(
         positives, covered, args.topics, args.teacher, "relevant document with a score"
     )
-    return scored
+    return {qid: scored[qid] for qid in positives if qid in covered}

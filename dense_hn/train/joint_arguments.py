@@ -34,7 +34,10 @@ class JointArguments(SupervisionArguments):
     )
     teacher_scale: float = field(
         default=1.0,
-        metadata={"help": "Distillation multiplies the teacher's scores with this."},
+        metadata={
+            "help": "Distillation multiplies the teacher's scores with this: for the "
+            "run of an encoder take its scale, for a cross-encoder's logits 1."
+        },
     )
     query_length: int | None = field(
         default=None,
@@ -83,6 +86,12 @@ class JointArguments(SupervisionArguments):
             raise DenseHNError("give either refresh_steps or refresh_epochs")
         if not 0 <= self.eval_share <= 1:
             raise DenseHNError(f"eval_share is {self.eval_share}; it is from 0 to 1")
+        if self.alpha != 1 and self.star_loss != "weighted":
+            raise DenseHNError(f"alpha is of weighted; star_loss is {self.star_loss}")
+        if self.teacher_scale != 1 and not self.distils():
+            raise DenseHNError(
+                f"teacher_scale is of margin-mse and kl; star_loss is {self.star_loss}"
+            )
         if not self.alpha >= 0:
             raise DenseHNError(f"alpha is {self.alpha}; it must be 0 or more")
         if self.distils() and not (self.teacher and self.negatives):

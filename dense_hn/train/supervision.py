@@ -73,7 +73,7 @@ class SupervisionArguments(EvaluationArguments):
         default=None,
         metadata={
             "help": "The same, less this share of the positive's score (0.05: keep "
-            "negatives of at most 95% of it)."
+            "negatives of at most 95%% of it)."
         },
     )
     drop_max_score: float | None = field(
@@ -130,8 +130,8 @@ class Supervision:
         """Read the files, and look through the teacher's run.
 
         Raises:
-            DenseHNError: a file that cannot be read, a topic without a relevant document
-                or, with a teacher, that the teacher's run lacks.
+            DenseHNError: a file that cannot be read, a topic without a relevant document,
+                a teacher's run for other topics.
         """
         self.topics, self.qrels = trec.read_judged(
             args.topics, args.qrels, args.relevance_level
@@ -148,7 +148,7 @@ class Supervision:
         self._suspects: dict[str, Mapping[str, AbstractSet[str]]] = {}
         if args.teacher:
             self.teacher = trec.read_run(args.teacher)
-            trec.require_covered(
+            trec.tell_uncovered(
                 self.topics, self.teacher, args.topics, args.teacher, "hit"
             )
             self.exclude(self.teacher, args.filter(), TEACHER)
@@ -182,8 +182,10 @@ class Supervision:
         """
         folder = Path(encoder_dir)
         path = folder.with_name(f"{folder.name}.dropped.jsonl")
+        summary = path.with_suffix(".txt")
         if self._filtered or self.report:
-            log.info("%s; see %s", self.report.write(path, self.topics, corpus), path)
+            first = self.report.write(path, self.topics, corpus)
+            log.info("%s; see %s", first, summary)
         else:
             path.unlink(missing_ok=True)
-            path.with_suffix(".txt").unlink(missing_ok=True)
+            summary.unlink(missing_ok=True)
