@@ -99,6 +99,12 @@ def encode_texts(
     return vectors
 
 
+def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vectors:
+    """Encode passages (docid → text) for the moment, without a folder."""
+    matrix = encode_texts(encoder, list(corpus.values()), "passage")
+    return Vectors(list(corpus), matrix, encoder.digest(), "", Path("(in memory)"))
+
+
 def encode_corpus(
     encoder: DenseEncoder, corpus: Mapping[str, str], folder: str | Path
 ) -> Vectors:

@@ -44,7 +44,7 @@ def read_topics(path: str | Path) -> Topics:
             raise DenseHNError(
                 f"{where}: a second tab, where Pyserini would cut the text; remove it"
             )
-        if not qid or len(qid.split()) != 1 or qid != qid.strip():
+        if qid.split() != [qid]:
             raise DenseHNError(
                 f"{where}: query id {qid!r} is empty or has white space; rename it"
             )

@@ -111,12 +111,14 @@ def test_early_stopping(train, dev):
 
 
 def test_a_share_of_the_corpus_holds_all_that_is_judged(files, corpus, qrels, bert):
+    encoder = DenseEncoder.load(str(bert))
+
     def docids(share, seed=1):
         args = evaluation.EvaluationArguments(
             eval_topics=str(files["topics"]), eval_qrels=str(files["qrels"])
         )
         found = evaluation.of_corpus(args, corpus, share, seed)
-        return set(found.docids)
+        return set(found.passages(encoder).docids)
 
     judged = set().union(*qrels.values())
     assert docids(0.0) == judged

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.collections.jsonl import Corpus, write_corpus
-from dense_hn.files import require_file, require_folder, whole_folder
+from dense_hn.files import digest, require_file, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
 
@@ -78,6 +78,14 @@ def build(source: str | Path, folder: str | Path) -> None:
     )
 
 
+def source_digests(source: str | Path) -> list[str]:
+    """Digests of the files that :func:`build` reads."""
+    source = require_folder(source, "BEIR folder")
+    files = [source / "corpus.jsonl", source / "queries.jsonl"]
+    files += sorted((source / "qrels").glob("*.tsv"))
+    return [digest(require_file(path, "part of a BEIR folder")) for path in files]
+
+
 def _texts(path: Path) -> dict[str, str]:
     """Id to title and text of every line."""
     texts: dict[str, str] = {}
@@ -95,7 +103,7 @@ def _texts(path: Path) -> dict[str, str]:
                 raise DenseHNError(
                     f'{where}: expected {{"_id": "…", "text": "…"}} with strings'
                 )
-            if not name or len(name.split()) != 1 or name != name.strip():
+            if name.split() != [name]:
                 raise DenseHNError(
                     f"{where}: _id {name!r} is empty or has white space; rename it"
                 )

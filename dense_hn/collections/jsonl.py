@@ -69,7 +69,7 @@ def _document(line: bytes, where: str) -> tuple[str, str]:
                 f"{where}: {key!r} is missing, empty or no string; every document "
                 'needs {"id": "…", "contents": "…"}'
             )
-    if len(document["id"].split()) != 1 or document["id"] != document["id"].strip():
+    if document["id"].split() != [document["id"]]:
         raise DenseHNError(
             f"{where}: docid {document['id']!r} has white space, which a run cannot "
             "hold; rename it"

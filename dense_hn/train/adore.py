@@ -28,7 +28,6 @@ from dense_hn import DenseHNError, losses, search, trec
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
-from dense_hn.false_negatives import Filter, Report
 from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.hard_negatives import HardNegatives
@@ -165,8 +164,6 @@ class AdoreTrainer(DenseTrainer):
         cut: int,
         metric: str,
         skip: int = 0,
-        filter_: Filter | None = None,
-        report: Report | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -176,8 +173,6 @@ class AdoreTrainer(DenseTrainer):
         self._cut = cut
         self._metric = metric
         self._skip = skip
-        self._filter = filter_
-        self._report = report
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
@@ -196,36 +191,18 @@ class AdoreTrainer(DenseTrainer):
         excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
         is_negative = ~excluded.any(dim=1) & (hits >= 0)
         is_negative[:, : self._skip] = False
-        if self._filter:
-            best = positive.detach().masked_fill(grades == 0, -torch.inf).amax(dim=1)
-            is_negative &= ~self._suspicious(
-                retrieved.detach(), best, hits, is_negative, inputs["qids"]
-            )
+        is_negative = self.trusted(
+            DYNAMIC,
+            is_negative,
+            retrieved,
+            positive.masked_fill(grades == 0, -torch.inf).amax(dim=1),
+            inputs["qids"],
+            lambda row, column: self._docids[hits[row, column]],
+        )
         loss = losses.lambda_loss(
             positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
         return (loss, {"hits": hits}) if return_outputs else loss
-
-    def _suspicious(
-        self,
-        scores: Tensor,
-        best: Tensor,
-        hits: Tensor,
-        is_negative: Tensor,
-        qids: Sequence[str],
-    ) -> Tensor:
-        """[B, K] hits that look relevant now; those that count go into the report."""
-        scores, best = (s / self.model.settings.scale for s in (scores, best))
-        found = self._filter.suspicious(scores, best[:, None]) & is_negative
-        self._report.drop_where(
-            DYNAMIC,
-            found,
-            qids,
-            lambda row, column: self._docids[hits[row, column]],
-            scores,
-            best,
-        )
-        return found
 
 
 def require_negatives(
@@ -293,7 +270,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     corpus = read_corpus(args.corpus) if args.corpus and filtered else {}
     evaluator = None
     if args.eval_topics:
-        evaluator = Evaluator(args, vectors.docids, lambda _: vectors.matrix)
+        evaluator = Evaluator(args, lambda _: vectors)
     training.require_replaceable()
 
     set_seed(training.seed)

@@ -1,12 +1,11 @@
 """Evaluation while training: real retrieval for dev topics, the best weights kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from random import Random
 
 import numpy as np
-from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -15,7 +14,7 @@ from transformers import (
 
 from dense_hn import DenseHNError, evaluate, trec
 from dense_hn.collections.jsonl import Corpus
-from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encode import Vectors, encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 
@@ -94,15 +93,13 @@ class Evaluator:
     def __init__(
         self,
         args: EvaluationArguments,
-        docids: Sequence[str],
-        passages: Callable[[DenseEncoder], Tensor],
+        passages: Callable[[DenseEncoder], Vectors],
     ) -> None:
         """Read the dev topics and qrels.
 
         Args:
             args: complete ones.
-            docids: of the passages that are searched.
-            passages: an encoder to their vectors [N, D].
+            passages: the encoder in training to what it searches.
 
         Raises:
             DenseHNError: a file that cannot be read, or judged topics without a text.
@@ -115,16 +112,12 @@ class Evaluator:
         self.topics = {qid: self.topics[qid] for qid in self._qrels}
         self._level = args.relevance_level
         self._measures = args.eval_measures
-        self.docids = list(docids)
-        self._passages = passages
+        self.passages = passages
 
     def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
         """Mean of each measure over the judged dev topics."""
-        made_by = encoder.settings.passage_encoder or encoder.digest()
-        matrix = self._passages(encoder)
-        vectors = Vectors(self.docids, matrix, made_by, "", Path("(in memory)"))
         depth = max(evaluate.parse(measure)[1] for measure in self._measures)
-        run = dict(retrieve(encoder, vectors, self.topics, depth))
+        run = dict(retrieve(encoder, self.passages(encoder), self.topics, depth))
         scored = {
             measure: evaluate.per_query(self._qrels, run, measure, self._level)
             for measure in self._measures
@@ -147,8 +140,4 @@ def of_corpus(
     drawn = Random(f"{seed} evaluation").sample(list(corpus), int(share * len(corpus)))
     chosen = set(drawn).union(*qrels.values())
     texts = {docid: text for docid, text in corpus.items() if docid in chosen}
-
-    def passages(encoder: DenseEncoder) -> Tensor:
-        return encode_texts(encoder, list(texts.values()), "passage")
-
-    return Evaluator(args, list(texts), passages)
+    return Evaluator(args, partial(encode_in_memory, corpus=texts))

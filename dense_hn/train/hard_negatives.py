@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from dense_hn import DenseHNError, trec
-from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 from dense_hn.negatives import StaticNegatives
@@ -110,8 +110,10 @@ class HardNegatives:
         ]
         covered = {q for q in supervision.topics if any(q in one for one in drawn)}
         where = " or ".join(self._names)
-        look = trec.require_covered if self._alone else trec.tell_uncovered
-        without = look(supervision.topics, covered, args.topics, where, "negatives")
+        about = (supervision.topics, covered, args.topics, where, "negatives")
+        if self._alone:
+            trec.require_covered(*about)
+        without = trec.tell_uncovered(*about)
         if without:
             supervision.report.note("queries without a hard negative", without)
         return drawn
@@ -194,9 +196,7 @@ class Refresh(TrainerCallback):
         step = state.global_step
         if step >= state.max_steps:
             return
-        matrix = encode_texts(model, list(self._corpus.values()), "passage")
-        docids, here = list(self._corpus), Path("(in memory)")
-        vectors = Vectors(docids, matrix, model.digest(), "", here)
+        vectors = encode_in_memory(model, self._corpus)
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth
         run = dict(retrieve(model, vectors, topics, depth, qrels))

@@ -9,7 +9,6 @@ this, with other defaults.
 Source: arXiv 2104.08051, section 5.1.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,6 @@ from transformers import set_seed
 from dense_hn import DenseHNError, losses, trec
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.false_negatives import Filter, Report
 from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointCollator, JointDataset
 from dense_hn.train.evaluation import of_corpus
@@ -44,42 +42,29 @@ class JointTrainer(DenseTrainer):
         star_loss: str,
         alpha: float = 1.0,
         teacher_scale: float = 1.0,
-        filter_: Filter | None = None,
-        report: Report | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._name = star_loss
         self._alpha = alpha
         self._teacher_scale = teacher_scale
-        self._filter = filter_
-        self._report = report
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`JointCollator`."""
         queries = model(**inputs["queries"])
         passages = model(**inputs["passages"])
-        scale = self.model.settings.scale
-        scores = scale * queries @ passages.T
-        random = inputs["random"]
-        if self._filter:
-            random = random & ~self._suspicious(scores.detach() / scale, inputs)
-        loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
-        return (loss, {"scores": scores}) if return_outputs else loss
-
-    def _suspicious(self, similarity: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """[B, M] random negatives that look relevant now; they go into the report."""
-        own, docids = similarity.diagonal(), inputs["docids"]
-        found = self._filter.suspicious(similarity, own[:, None]) & inputs["random"]
-        self._report.drop_where(
+        scores = self.model.settings.scale * queries @ passages.T
+        docids = inputs["docids"]
+        random = self.trusted(
             IN_BATCH,
-            found,
+            inputs["random"],
+            scores,
+            scores.diagonal(),
             inputs["qids"],
             lambda _, column: docids[column],
-            similarity,
-            own,
         )
-        return found
+        loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
+        return (loss, {"scores": scores}) if return_outputs else loss
 
     def _loss(
         self, scores: Tensor, hard: Tensor, random: Tensor, teacher: Tensor | None

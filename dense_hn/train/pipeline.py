@@ -28,7 +28,7 @@ from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
-from dense_hn.files import digest, require_file, require_folder, whole_file
+from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
 from dense_hn.train import adore, arguments, commands, curves
@@ -336,10 +336,7 @@ class Pipeline:
         if packages:
             return [sys.version, *packages, pydoc.sources_digest(packages)]
         if self.recipe.collection.beir:
-            source = require_folder(self.recipe.collection.beir, "BEIR folder")
-            files = [source / "corpus.jsonl", source / "queries.jsonl"]
-            files += sorted((source / "qrels").glob("*.tsv"))
-            return _digests(require_file(path, "part of it") for path in files)
+            return beir.source_digests(self.recipe.collection.beir)
         return _digests([self.corpus, self.topics("train"), self.judged("train")])
 
     def _collection(self) -> None:
@@ -348,14 +345,18 @@ class Pipeline:
         if self.recipe.collection.beir:
             beir.build(self.recipe.collection.beir, self.collection)
         corpus = read_corpus(self.corpus)
-        judged = self.topics("train"), self.judged("train")
-        _, qrels = trec.read_judged(*judged)
-        trec.require_known(qrels, corpus, self.judged("train"), self.corpus)
+        levels = {one.arguments[0].relevance_level for one in self.trainings.values()}
+        judged = {
+            level: trec.read_judged(self.topics("train"), self.judged("train"), level)
+            for level in {1, *levels}
+        }
+        trec.require_known(judged[1][1], corpus, self.judged("train"), self.corpus)
         for training in self.trainings.values():
             args = training.arguments[0]
-            topics, qrels = trec.read_judged(*judged, args.relevance_level)
             if training.section.method == "adore":
-                adore.require_negatives(args, topics, qrels, len(corpus))
+                adore.require_negatives(
+                    args, *judged[args.relevance_level], len(corpus)
+                )
 
     def _judged(self, split: str) -> None:
         """Check topics to evaluate on: what is judged is there."""

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, encoder, files
+from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.lamb import Lamb
@@ -100,12 +103,22 @@ class DenseTrainingArguments(TrainingArguments):
 class DenseTrainer(Trainer):
     """transformers.Trainer whose evaluation is retrieval for dev topics."""
 
-    def __init__(self, *, evaluator: Evaluator | None = None, **kwargs: Any) -> None:
-        """Take the Trainer's arguments, and what measures an encoder."""
+    def __init__(
+        self,
+        *,
+        evaluator: Evaluator | None = None,
+        filter_: Filter | None = None,
+        report: Report | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take the Trainer's arguments, what measures an encoder, and what is suspicious
+        among the documents of a step, with the report that it goes into."""
         # The Trainer wants to see a dataset where it is to evaluate.
         topics = evaluator and list(evaluator.topics)
         super().__init__(eval_dataset=topics, **kwargs)
         self._evaluator = evaluator
+        self._filter = filter_
+        self._report = report
 
     def evaluate(self, *_, metric_key_prefix: str = "eval", **__) -> dict[str, float]:
         """Called by the Trainer when it is time; logs and returns the measures."""
@@ -116,6 +129,32 @@ class DenseTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def trusted(
+        self,
+        source: str,
+        candidates: Tensor,
+        scores: Tensor,
+        best: Tensor,
+        qids: Sequence[str],
+        docid: Callable[[int, int], str],
+    ) -> Tensor:
+        """[B, M] the candidates that do not look relevant; the others are reported.
+
+        Args:
+            source: where they come from, for the report.
+            candidates: [B, M] True for what may be a negative.
+            scores: [B, M], times the encoder's scale.
+            best: [B] those of the queries' positives, times it as well.
+            qids: of the B rows.
+            docid: (row, column) to the document's id.
+        """
+        if not self._filter:
+            return candidates
+        scores, best = (s.detach() / self.model.settings.scale for s in (scores, best))
+        found = self._filter.suspicious(scores, best[:, None]) & candidates
+        self._report.drop_where(source, found, qids, docid, scores, best)
+        return candidates & ~found
 
 
 class TellEpoch(TrainerCallback):

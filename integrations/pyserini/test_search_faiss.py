@@ -141,6 +141,20 @@ def test_the_table_is_what_pyserinis_own_evaluation_says(quickstart):
         assert row["R@100"]["mean"] == pytest.approx(theirs["recall_100"], abs=6e-5)
 
 
+def searched(encoder: DenseEncoder, folder: Path) -> trec.Run:
+    """The run of the command that is printed for what was saved in a folder."""
+    arguments = export.search_command(
+        encoder.settings,
+        encoder=folder / "encoder",
+        index=folder / "index",
+        topics=folder / "topics.tsv",
+        output=folder / "run.txt",
+        hits=20,
+    )
+    command("dense_hn.pyserini", "search.faiss", *arguments)
+    return trec.read_run(folder / "run.txt")
+
+
 PLAIN = {"pooling": "cls", "l2_norm": False, "query_prefix": "where is"}
 
 
@@ -156,18 +170,10 @@ def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, requ
     # A query longer than any limit, and capitals, which ance keeps under transformers 5.
     topics = topics | {"long": "where is the red lamp " * 40, "capital": "The RED Lamp"}
     trec.write_topics(tmp_path / "topics.tsv", topics)
-    arguments = export.search_command(
-        encoder.settings,
-        encoder=tmp_path / "encoder",
-        index=tmp_path / "index",
-        topics=tmp_path / "topics.tsv",
-        output=tmp_path / "run.txt",
-        hits=20,
-    )
-    command("dense_hn.pyserini", "search.faiss", *arguments)
+    theirs = searched(encoder, tmp_path)
     topics = trec.read_topics(tmp_path / "topics.tsv")
     ours = dict(retrieve(encoder, vectors, topics, 20))
-    assert_same_run(ours, trec.read_run(tmp_path / "run.txt"))
+    assert_same_run(ours, theirs)
 
 
 # No <pad>: Pyserini's ance masks it where it stands in a text.
@@ -197,17 +203,8 @@ def test_an_old_checkpoint_in_pyserini(name, old_checkpoint, corpus, topics, tmp
     # By hand, since write_topics leaves one blank of several.
     lines = "".join(f"{qid}\t{text}\n" for qid, text in topics.items())
     (tmp_path / "topics.tsv").write_text(lines)
-    arguments = export.search_command(
-        encoder.settings,
-        encoder=tmp_path / "encoder",
-        index=tmp_path / "index",
-        topics=tmp_path / "topics.tsv",
-        output=tmp_path / "run.txt",
-        hits=20,
-    )
-    command("dense_hn.pyserini", "search.faiss", *arguments)
+    theirs = searched(encoder, tmp_path)
     assert trec.read_topics(tmp_path / "topics.tsv") == topics
-    theirs = trec.read_run(tmp_path / "run.txt")
     assert_same_run(dict(retrieve(encoder, vectors, topics, 20)), theirs)
 
     # What Pyserini itself would have taken: the same for the lower-case topics only.
