@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections import beir
+from dense_hn.collections import beir, sources
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.train import recipe
 from dense_hn.train.pipeline import Pipeline
@@ -44,7 +44,7 @@ def folder(tmp_path):
 def test_a_folder_becomes_a_collection(folder, tmp_path, caplog):
     caplog.set_level("INFO", "dense_hn")
     out = tmp_path / "out"
-    beir.build(folder, out)
+    sources.build("beir", folder, out)
     assert read_corpus(out / "corpus" / "corpus.jsonl") == {
         "d1": "Lamps They shine.",
         "d2": "A door.",
@@ -64,8 +64,8 @@ def test_a_folder_becomes_a_collection(folder, tmp_path, caplog):
     for told in (
         "1 documents without text",
         "1 judgements of documents without text",
-        "2 train queries without text or without a relevant document",
-        "1 training queries that are evaluated on",
+        "2 train topics without text or without a relevant document",
+        "1 training topics that are evaluated on",
     ):
         assert told in caplog.text
 
@@ -87,7 +87,7 @@ def test_a_recipe_takes_the_folder(folder, tmp_path):
 
 def test_the_same_every_time(folder, tmp_path):
     for name in ("one", "two"):
-        beir.build(folder, tmp_path / name)
+        sources.build("beir", folder, tmp_path / name)
     one, two = (
         {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
         for name in ("one", "two")
@@ -114,7 +114,7 @@ def test_what_is_broken_is_named(folder, tmp_path, file, line, message):
     with open(folder / file, "a") as opened:
         opened.write(f"{line}\n")
     with pytest.raises(DenseHNError, match=message):
-        beir.build(folder, tmp_path / "out")
+        sources.build("beir", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_real_collection(name, counts, tmp_path):
         pytest.skip(f"{archive.name} is not beside the checkout")
     with lzma.open(archive) as opened, tarfile.open(fileobj=opened) as packed:
         packed.extractall(tmp_path, filter="data")
-    beir.build(tmp_path / name, tmp_path / "out")
+    sources.build("beir", tmp_path / name, tmp_path / "out")
     assert (
         len(read_corpus(tmp_path / "out" / "corpus" / "corpus.jsonl"))
         == (counts["corpus"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections import pydoc
+from dense_hn.collections import pydoc, sources
 from dense_hn.collections.jsonl import read_corpus, write_corpus
 
 GOOD = '{"id": "a", "contents": "text"}\n'
@@ -129,7 +129,7 @@ def package(tmp_path, monkeypatch):
 
 def test_pydoc_of_a_planted_package(tmp_path, package, caplog):
     caplog.set_level("INFO", logger="dense_hn")
-    pydoc.build(tmp_path / "out", [package])
+    sources.build("pydoc", [package], tmp_path / "out")
     corpus = read_corpus(tmp_path / "out" / "corpus" / "corpus.jsonl")
     named = {docid: text for docid, text in corpus.items() if ".many." not in docid}
     assert named == {
@@ -140,9 +140,9 @@ def test_pydoc_of_a_planted_package(tmp_path, package, caplog):
         "planted.copy.same": "planted copy same\ndef same(a):\n    return a",
     }
     assert "broken.py: left out" in caplog.text
-    assert "204 functions" in caplog.text
-    assert "1 with a first sentence under 3 words, 1 copies" in caplog.text
-    assert "1 sentences stand for several functions" in caplog.text
+    assert "204 documents" in caplog.text
+    assert "1 functions with a first sentence under 3 words, 1 copies" in caplog.text
+    assert "1 topics that stand for several functions" in caplog.text
 
     topics, qrels = {}, {}
     for split in pydoc.SPLITS:
@@ -162,10 +162,10 @@ def test_pydoc_of_a_planted_package(tmp_path, package, caplog):
 
 def test_pydoc_is_the_same_every_time(tmp_path, package):
     """Also under another hash seed, in another process."""
-    pydoc.build(tmp_path / "one", ["json", package])
+    sources.build("pydoc", ["json", package], tmp_path / "one")
     subprocess.run(
-        [sys.executable, "-m", "dense_hn.collections.pydoc", "--output"]
-        + [str(tmp_path / "two"), "--packages", "json", package],
+        [sys.executable, "-m", "dense_hn.collections", f"pydoc:[json, {package}]"]
+        + ["--output", str(tmp_path / "two")],
         env={"PYTHONPATH": str(tmp_path / "site"), "PYTHONHASHSEED": "11"},
         check=True,
     )
@@ -175,7 +175,7 @@ def test_pydoc_is_the_same_every_time(tmp_path, package):
 
 def test_pydoc_refuses_what_is_not_there(tmp_path):
     with pytest.raises(DenseHNError, match="package 'no_such_thing' is installed"):
-        pydoc.build(tmp_path / "out", ["no_such_thing"])
+        sources.build("pydoc", ["no_such_thing"], tmp_path / "out")
     with pytest.raises(DenseHNError, match="name more packages"):
-        pydoc.build(tmp_path / "out", ["this"])
+        sources.build("pydoc", ["this"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_hn import DenseHNError, mine, trec
-from dense_hn.collections import pydoc
+from dense_hn.collections import sources
 from dense_hn.collections.jsonl import read_corpus, write_corpus
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
@@ -33,7 +33,7 @@ def planted(tmp_path_factory):
     their passages: how like the relevant passage a document is.
     """
     root = tmp_path_factory.mktemp("planted")
-    pydoc.build(root / "pydoc", ["json", "http", "logging"])
+    sources.build("pydoc", ["json", "http", "logging"], root / "pydoc")
     corpus = read_corpus(root / "pydoc" / "corpus" / "corpus.jsonl")
     draw = random.Random(5)
     topics, qrels, copies = {}, {}, {}

@@ -20,7 +20,7 @@ from dense_hn.train.pipeline import Pipeline
 def test_the_quickstart_is_found_and_changed(tmp_path):
     read = recipe.read("quickstart", ["star.learning_rate=1e-5", "bm25.b=0.7"])
     assert read.name == "quickstart"
-    assert read.collection.pydoc == ["stdlib"]
+    assert (read.collection.kind, read.collection.value) == ("pydoc", ["stdlib"])
     assert read.bm25.b == 0.7
     # YAML takes 1e-5 for a string; the stage's argument parser makes it a number.
     _, trainer = Pipeline(read, tmp_path).trainings["star"].arguments
@@ -53,9 +53,9 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown setting 'k'"),
         (
             "collection: {pydoc: [json], folder: x}\n",
-            "give one of pydoc, beir and folder",
+            "give one of beir, pydoc, folder",
         ),
-        ("collection: {}\n", "give one of pydoc, beir and folder"),
+        ("collection: {}\n", "give one of beir, pydoc, folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),

@@ -1,7 +1,5 @@
 """The built-in collection `pydoc`: natural language to Python function.
 
-    python -m dense_hn.collections.pydoc --output pydoc/ [--packages stdlib numpy …]
-
 Made from source files on this machine, read with `ast` and never imported:
 
 * passage: the function's dotted name (as words, without which BM25 finds little: it
@@ -21,22 +19,24 @@ leave out or newer versions dropped (see OPTIONAL), so that it is much the same 
 Python 3.11.
 """
 
-import argparse
 import ast
 import hashlib
 import importlib.util
 import logging
 import re
+import sys
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, cli, trec
-from dense_hn.collections.jsonl import Corpus, write_corpus
-from dense_hn.files import digest, whole_folder
+from dense_hn import DenseHNError, trec
+from dense_hn.collections.collection import Collection
+from dense_hn.collections.jsonl import Corpus
+from dense_hn.files import digest
 
 log = logging.getLogger("dense_hn")
 
@@ -60,15 +60,13 @@ class Function:
     code: str
 
 
-def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
-    """Write the collection into ``folder``.
+def read(packages: str | Sequence[str] = STDLIB) -> Collection:
+    """Make the collection, with splits train, dev and test.
 
-    It gets ``corpus/corpus.jsonl`` (Pyserini's JsonCollection), ``topics.SPLIT.tsv`` and
-    ``qrels.SPLIT.txt`` for train, dev and test. The split is by a hash of the query, so
-    it does not change when other packages are added.
+    The split is by a hash of the query, so it does not change when other packages are
+    added.
 
     Args:
-        folder: where the collection goes.
         packages: names of installed top-level packages or modules, or ``stdlib``.
 
     Raises:
@@ -78,14 +76,14 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
     corpus: Corpus = {}
     answers: dict[str, list[Function]] = {}
     seen: set[tuple[str, str]] = set()
-    copies = short = 0
+    left_out: Counter[str] = Counter()
     for function in tqdm(
-        _functions(packages), desc="Reading sources", unit=" functions"
+        _functions(_named(packages)), desc="Reading sources", unit=" functions"
     ):
         if len(function.query.split()) < SHORTEST:
-            short += 1
+            left_out[f"functions with a first sentence under {SHORTEST} words"] += 1
         elif (function.query, function.code) in seen or function.name in corpus:
-            copies += 1
+            left_out["copies and redefinitions"] += 1
         else:
             seen.add((function.query, function.code))
             corpus[function.name] = f"{words(function.name)}\n{function.code}"
@@ -93,39 +91,31 @@ def build(folder: str | Path, packages: Sequence[str] = (STDLIB,)) -> None:
     topics: dict[str, trec.Topics] = {split: {} for split in SPLITS}
     qrels: dict[str, trec.Qrels] = {split: {} for split in SPLITS}
     for text, functions in answers.items():
-        if len(functions) == 1:
-            hashed = hashlib.sha256(text.encode()).hexdigest()
-            split, qid = _split(int(hashed, 16) % 100), f"q{hashed[:12]}"
-            topics[split][qid] = functions[0].query
-            qrels[split][qid] = {functions[0].name: 1}
+        if len(functions) > 1:
+            left_out["topics that stand for several functions"] += 1
+            continue
+        hashed = hashlib.sha256(text.encode()).hexdigest()
+        split, qid = _split(int(hashed, 16) % 100), f"q{hashed[:12]}"
+        topics[split][qid] = functions[0].query
+        qrels[split][qid] = {functions[0].name: 1}
     empty = [split for split in SPLITS if not topics[split]]
     if empty:
         raise DenseHNError(
-            f"pydoc: {len(corpus)} functions in {' '.join(packages)} leave no topic for "
-            f"{empty[0]}; name more packages"
+            f"pydoc: {len(corpus)} functions in {' '.join(_named(packages))} leave no "
+            f"topic for {empty[0]}; name more packages"
         )
-    with whole_folder(folder, "corpus/corpus.jsonl") as partial:
-        write_corpus(partial / "corpus" / "corpus.jsonl", corpus)
-        for split in SPLITS:
-            trec.write_topics(partial / f"topics.{split}.tsv", topics[split])
-            trec.write_qrels(partial / f"qrels.{split}.txt", qrels[split])
-    log.info(
-        "pydoc: %d functions; %s; left out: %d with a first sentence under %d words, %d "
-        "copies and redefinitions; %d sentences stand for several functions: no topics",
-        len(corpus),
-        ", ".join(f"{len(topics[split])} {split} topics" for split in SPLITS),
-        short,
-        SHORTEST,
-        copies,
-        sum(len(functions) > 1 for functions in answers.values()),
-    )
+    return Collection(corpus=corpus, topics=topics, qrels=qrels, left_out=left_out)
 
 
-def sources_digest(packages: Sequence[str]) -> str:
-    """SHA-256 over the source files that :func:`build` would read."""
-    modules = [module for package in packages for module in _modules(package)]
-    digests = [f"{name} {digest(path)}\n" for name, path in modules]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+def digests(packages: str | Sequence[str] = STDLIB) -> list[str]:
+    """This Python's version, and a digest of the source files that would be read."""
+    modules = [module for package in _named(packages) for module in _modules(package)]
+    files = [f"{name} {digest(path)}\n" for name, path in modules]
+    return [sys.version, hashlib.sha256("".join(files).encode()).hexdigest()]
+
+
+def _named(packages: str | Sequence[str]) -> list[str]:
+    return [packages] if isinstance(packages, str) else list(packages)
 
 
 def first_sentence(docstring: str) -> str:
@@ -202,22 +192,3 @@ def _defined(node: ast.AST, prefix: str) -> Iterator[Function]:
             yield from _defined(child, f"{prefix}.{child.name}")
         elif isinstance(child, ast.If | ast.Try | ast.ExceptHandler | ast.With):
             yield from _defined(child, prefix)
-
-
-def main() -> None:
-    """Build the collection from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.collections.pydoc",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument(
-        "--packages", nargs="+", default=[STDLIB], help="packages (default: stdlib)"
-    )
-    args = parser.parse_args()
-    build(args.output, args.packages)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -15,7 +15,6 @@ of the stage it starts from.
 import importlib.util
 import json
 import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import partial
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from dense_hn import DenseHNError, bm25, evaluate, pyserini, trec
-from dense_hn.collections import beir, pydoc
+from dense_hn.collections import sources
+from dense_hn.collections.collection import corpus_file, qrels_file, topics_file
 from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
@@ -80,9 +80,12 @@ class Pipeline:
         self.qrels = root / "qrels" / recipe.name / f"{self.split}.txt"
         self.table = self.runs / f"table.{self.split}.txt"
         self.curves = self.runs / "curves.dev.txt"
-        given = recipe.collection.folder
-        self.collection = Path(given) if given else self.work / "collection"
-        self.corpus = self.collection / "corpus" / "corpus.jsonl"
+        # A folder is used as it is; other collections are made.
+        self.given = recipe.collection.kind == sources.FOLDER
+        self.collection = self.work / "collection"
+        if self.given:
+            self.collection = Path(recipe.collection.value)
+        self.corpus = corpus_file(self.collection)
         self.ledger = Ledger(self.work / "stages.json")
 
         pyserini.java_home()
@@ -107,7 +110,7 @@ class Pipeline:
         self.splits = [self.split]
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
-        if given:
+        if self.given:
             require_file(self.corpus, "the collection's corpus")
             for split in ("train", *self.splits):
                 require_file(self.topics(split), f"the collection's {split} topics")
@@ -128,11 +131,11 @@ class Pipeline:
 
     def topics(self, split: str) -> Path:
         """Topics of train, dev or test."""
-        return self.collection / f"topics.{split}.tsv"
+        return topics_file(self.collection, split)
 
     def judged(self, split: str) -> Path:
         """Qrels of train, dev or test."""
-        return self.collection / f"qrels.{split}.txt"
+        return qrels_file(self.collection, split)
 
     def hits(self, system: str, split: str) -> Path:
         """The run of a system."""
@@ -329,21 +332,18 @@ class Pipeline:
 
     def _digests(self, *files: Path) -> list[str]:
         """Digests of a given collection's files; a made one is known by its stage."""
-        return _digests(files) if self.recipe.collection.folder else []
+        return _digests(files) if self.given else []
 
-    def _collection_key(self) -> list[str]:
-        packages = self.recipe.collection.pydoc
-        if packages:
-            return [sys.version, *packages, pydoc.sources_digest(packages)]
-        if self.recipe.collection.beir:
-            return beir.source_digests(self.recipe.collection.beir)
-        return _digests([self.corpus, self.topics("train"), self.judged("train")])
+    def _collection_key(self) -> list:
+        if self.given:
+            return _digests([self.corpus, self.topics("train"), self.judged("train")])
+        kind, value = self.recipe.collection.kind, self.recipe.collection.value
+        return [kind, value, sources.digests(kind, value)]
 
     def _collection(self) -> None:
-        if self.recipe.collection.pydoc:
-            pydoc.build(self.collection, self.recipe.collection.pydoc)
-        if self.recipe.collection.beir:
-            beir.build(self.recipe.collection.beir, self.collection)
+        if not self.given:
+            section = self.recipe.collection
+            sources.build(section.kind, section.value, self.collection)
         corpus = read_corpus(self.corpus)
         levels = {one.arguments[0].relevance_level for one in self.trainings.values()}
         judged = {

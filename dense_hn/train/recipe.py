@@ -1,6 +1,7 @@
 """A recipe: the whole path, from a corpus to scored runs, described in YAML.
 
-``collection``, ``bm25`` and ``evaluate`` take the fields of their classes below,
+``collection`` names its source (``beir: FOLDER``; python -m dense_hn.collections --help
+lists them), ``bm25`` and ``evaluate`` take the fields of their classes below,
 ``encoder`` those of EncoderSettings and ``source``. Every other section is a training
 stage, in the order of the file. Its name is the stage's, and it takes
 
@@ -24,6 +25,7 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError, bm25, evaluate
+from dense_hn.collections import sources
 from dense_hn.names import unknown
 from dense_hn.train import arguments, commands
 
@@ -34,22 +36,12 @@ EVALUATED = ("dev", "test")
 TAKEN = ("base", "bm25", "curves", "table", "topics", "untrained")
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CollectionSection:
-    """Which collection: one of the three."""
+    """Which collection: one source; see dense_hn.collections.sources."""
 
-    # Packages whose functions make the built-in collection.
-    pydoc: list[str] = field(default_factory=list)
-    # A BEIR folder; see dense_hn.collections.beir.
-    beir: str = ""
-    # A folder in the built-in collection's layout: corpus/corpus.jsonl,
-    # topics.SPLIT.tsv and qrels.SPLIT.txt for train and the evaluated split, and for
-    # dev where a stage has eval_strategy.
-    folder: str = ""
-
-    def __post_init__(self) -> None:
-        if sum(map(bool, (self.pydoc, self.beir, self.folder))) != 1:
-            raise DenseHNError("collection: give one of pydoc, beir and folder")
+    kind: str
+    value: Any
 
 
 @dataclass(kw_only=True, slots=True)
@@ -181,9 +173,22 @@ def _mapping(section: object, name: str) -> dict[str, Any]:
 
 
 def _section(kind: type, settings: dict[str, Any], name: str) -> Any:
+    if kind is CollectionSection:
+        return _collection(settings)
     if is_dataclass(kind):
         return arguments.fill(name, kind, settings)
     return settings
+
+
+def _collection(settings: dict[str, Any]) -> CollectionSection:
+    known = [*sources.KINDS, sources.FOLDER]
+    for key in settings:
+        if key not in known:
+            raise DenseHNError(f"collection: {unknown('source', str(key), known)}")
+    given = {key: value for key, value in settings.items() if value}
+    if len(given) != 1:
+        raise DenseHNError(f"collection: give one of {', '.join(known)}")
+    return CollectionSection(*next(iter(given.items())))
 
 
 def _yaml(text: str, where: str) -> Any:

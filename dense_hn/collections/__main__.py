@@ -1,0 +1,36 @@
+"""A collection from any source, written as a folder of this project's files.
+
+    python -m dense_hn.collections beir:path/to/scifact --output collections/scifact
+
+The source is KIND:VALUE, the value in YAML:
+
+    beir:FOLDER                  corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv
+    pydoc:[stdlib, numpy]        documented functions of Python packages
+    folder:FOLDER                such a folder, to be cleaned
+
+What cannot be used is left out and counted: documents without text, topics without a
+relevant document, training topics that are evaluated on as well. Without a dev split, a
+tenth of the training topics become one.
+"""
+
+import argparse
+
+from dense_hn import cli
+from dense_hn.collections import sources
+
+
+def main() -> None:
+    """Build a collection from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="dense_hn.collections",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="KIND:VALUE")
+    parser.add_argument("--output", required=True, help="collection folder to write")
+    args = parser.parse_args()
+    sources.build(*sources.parse(args.source), args.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,159 @@
+"""A collection in memory, what of it can be used, and the folder it is kept in.
+
+The folder holds ``corpus/corpus.jsonl`` (Pyserini's JsonCollection), and for every split
+``topics.SPLIT.tsv`` and, where it is judged, ``qrels.SPLIT.txt``.
+"""
+
+import logging
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dense_hn import DenseHNError, trec
+from dense_hn.collections.jsonl import Corpus, read_corpus, write_corpus
+from dense_hn.files import require_file, require_folder, whole_folder
+
+log = logging.getLogger("dense_hn")
+
+TRAIN, DEV = "train", "dev"
+CORPUS = "corpus/corpus.jsonl"
+HELD_OUT = 0.1
+SEED = 42
+
+
+@dataclass(kw_only=True, slots=True)
+class Collection:
+    """Corpus, topics and qrels by original ids."""
+
+    # docid → text.
+    corpus: Corpus
+    # By split: train, dev, test or any other name; a split without qrels is not judged.
+    topics: dict[str, trec.Topics]
+    qrels: dict[str, trec.Qrels]
+    # What its source holds and it does not, and how often.
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def corpus_file(folder: str | Path) -> Path:
+    """A collection folder's corpus."""
+    return Path(folder) / CORPUS
+
+
+def topics_file(folder: str | Path, split: str) -> Path:
+    """A collection folder's topics of a split."""
+    return Path(folder) / f"topics.{split}.tsv"
+
+
+def qrels_file(folder: str | Path, split: str) -> Path:
+    """A collection folder's qrels of a split."""
+    return Path(folder) / f"qrels.{split}.txt"
+
+
+def read(folder: str | Path) -> Collection:
+    """Read a collection folder.
+
+    Raises:
+        DenseHNError: a file that is missing or cannot be read; no topics in it.
+    """
+    folder = require_folder(folder, "collection folder")
+    corpus = read_corpus(require_file(corpus_file(folder), "the collection's corpus"))
+    names = [re.fullmatch(r"topics\.(.+)\.tsv", path.name) for path in folder.iterdir()]
+    splits = sorted(name[1] for name in names if name)
+    if not splits:
+        raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    return Collection(
+        corpus=corpus,
+        topics={s: trec.read_topics(topics_file(folder, s)) for s in splits},
+        qrels={
+            split: trec.read_qrels(qrels_file(folder, split))
+            for split in splits
+            if qrels_file(folder, split).exists()
+        },
+    )
+
+
+def write(collection: Collection, folder: str | Path) -> None:
+    """Write a collection folder."""
+    with whole_folder(folder, CORPUS) as partial:
+        write_corpus(corpus_file(partial), collection.corpus)
+        for split, topics in collection.topics.items():
+            trec.write_topics(topics_file(partial, split), topics)
+        for split, qrels in collection.qrels.items():
+            trec.write_qrels(qrels_file(partial, split), qrels)
+
+
+def prepare(collection: Collection) -> None:
+    """Leave out what cannot be trained on or evaluated with, and count it.
+
+    Documents without any text and judgements of them, judged topics without text or
+    without a relevant document, topics of a judged split that are not judged. Without
+    a dev split, a tenth of the training topics become one. Training topics that stand,
+    word for word whatever their case, in another split are left out.
+    """
+    corpus, left_out = collection.corpus, collection.left_out
+    empty = {docid for docid, text in corpus.items() if not text.strip()}
+    for docid in empty:
+        del corpus[docid]
+    left_out["documents without text"] += len(empty)
+    for split, qrels in collection.qrels.items():
+        topics = collection.topics[split]
+        for judged in qrels.values():
+            for docid in empty.intersection(judged):
+                del judged[docid]
+                left_out["judgements of documents without text"] += 1
+        usable = [
+            qid
+            for qid in qrels
+            if topics.get(qid, "").strip() and trec.positives(qrels, qid)
+        ]
+        what = f"{split} topics without text or without a relevant document"
+        left_out[what] += len(qrels) - len(usable)
+        left_out[f"{split} topics that are not judged"] += len(topics.keys() - qrels)
+        collection.qrels[split] = {qid: qrels[qid] for qid in usable}
+        collection.topics[split] = {qid: topics[qid] for qid in usable}
+    if TRAIN in collection.qrels and DEV not in collection.topics:
+        _hold_out(collection)
+    _separate(collection)
+
+
+def _hold_out(collection: Collection) -> None:
+    """Take a dev split out of the training topics."""
+    topics, qrels = collection.topics[TRAIN], collection.qrels[TRAIN]
+    number = max(1, int(HELD_OUT * len(qrels)))
+    chosen = random.Random(SEED).sample(sorted(qrels), number)
+    collection.topics[DEV] = {qid: topics.pop(qid) for qid in chosen}
+    collection.qrels[DEV] = {qid: qrels.pop(qid) for qid in chosen}
+
+
+def _separate(collection: Collection) -> None:
+    """Take training topics out that stand in another split."""
+    elsewhere = {
+        normalised(text)
+        for split, topics in collection.topics.items()
+        for text in topics.values()
+        if split != TRAIN
+    }
+    for qid, text in list(collection.topics.get(TRAIN, {}).items()):
+        if normalised(text) in elsewhere:
+            del collection.topics[TRAIN][qid], collection.qrels[TRAIN][qid]
+            collection.left_out["training topics that are evaluated on"] += 1
+
+
+def normalised(text: str) -> str:
+    """A text's words, whatever their case and the white space between them."""
+    return " ".join(text.casefold().split())
+
+
+def tell(collection: Collection, source: str) -> None:
+    """Log what is in a collection and what was left out of it."""
+    topics = collection.topics.items()
+    log.info(
+        "%s: %d documents; %s; left out: %s",
+        source,
+        len(collection.corpus),
+        ", ".join(f"{len(texts)} {split} topics" for split, texts in topics),
+        ", ".join(f"{n} {what}" for what, n in collection.left_out.items() if n)
+        or "nothing",
+    )

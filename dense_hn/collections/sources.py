@@ -1,0 +1,71 @@
+"""Where collections come from, by the names that recipes and command lines use.
+
+A source is named ``KIND:VALUE``, as in ``beir:path/to/scifact``, or, in a recipe,
+``collection: {KIND: VALUE}``.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dense_hn import DenseHNError
+from dense_hn.collections import beir, collection, pydoc
+from dense_hn.collections.collection import Collection
+from dense_hn.names import unknown
+
+log = logging.getLogger("dense_hn")
+
+# Each has read(value), which gives the collection as its source has it, and
+# digests(value), which changes when that changes.
+KINDS = {"beir": beir, "pydoc": pydoc}
+# A collection folder, which is taken as it is.
+FOLDER = "folder"
+
+
+def parse(spec: str) -> tuple[str, Any]:
+    """``KIND:VALUE`` to the two; the value is read as YAML.
+
+    Raises:
+        DenseHNError: no such kind, no value, broken YAML.
+    """
+    kind, _, text = spec.partition(":")
+    known = [*KINDS, FOLDER]
+    if kind not in known:
+        raise DenseHNError(f"{spec}: {unknown('kind of collection', kind, known)}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise DenseHNError(f"{spec}: broken YAML: {reason}") from None
+    if not value:
+        raise DenseHNError(f"{spec}: expected {kind}:VALUE")
+    return kind, value
+
+
+def read(kind: str, value: Any) -> Collection:
+    """A collection with everything that its source holds."""
+    return collection.read(value) if kind == FOLDER else KINDS[kind].read(value)
+
+
+def digests(kind: str, value: Any) -> list[str]:
+    """What :func:`build` depends on."""
+    return KINDS[kind].digests(value)
+
+
+def build(kind: str, value: Any, folder: str | Path) -> None:
+    """Write the usable part of a source as a collection folder, and log what it is.
+
+    Args:
+        kind: one of ``KINDS``.
+        value: as the kind's ``read`` takes it.
+        folder: to write; see dense_hn.collections.collection.
+
+    Raises:
+        DenseHNError: what the kind's ``read`` raises.
+    """
+    made = read(kind, value)
+    collection.prepare(made)
+    collection.write(made, folder)
+    collection.tell(made, kind)
