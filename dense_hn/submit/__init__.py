@@ -1,0 +1,1 @@
+"""Leaderboard packages: MS MARCO passage and document ranking, and TREC DL runs."""
