@@ -29,8 +29,8 @@ def read(source: str | Path) -> Collection:
             white space, a judgement of a document or a query that there is not.
     """
     source = require_folder(source, "BEIR folder")
-    corpus = _texts(source / "corpus.jsonl")
-    texts = _texts(source / "queries.jsonl")
+    corpus, titled = _texts(source / "corpus.jsonl")
+    texts, _ = _texts(source / "queries.jsonl")
     qrels: dict[str, trec.Qrels] = {}
     for split in SPLITS:
         path = source / "qrels" / f"{split}.tsv"
@@ -39,7 +39,7 @@ def read(source: str | Path) -> Collection:
     if not qrels:
         raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
     topics = {split: {q: texts[q] for q in judged} for split, judged in qrels.items()}
-    return Collection(corpus=corpus, topics=topics, qrels=qrels)
+    return Collection(corpus=corpus, topics=topics, qrels=qrels, titled=titled)
 
 
 def digests(source: str | Path) -> list[str]:
@@ -50,9 +50,10 @@ def digests(source: str | Path) -> list[str]:
     return [digest(require_file(path, "part of a BEIR folder")) for path in files]
 
 
-def _texts(path: Path) -> dict[str, str]:
-    """Id to title and text of every line."""
+def _texts(path: Path) -> tuple[dict[str, str], int]:
+    """Id to title and text of every line, and how many have a title."""
     texts: dict[str, str] = {}
+    titled = 0
     with open(require_file(path, "part of a BEIR folder"), "rb") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}:{number}"
@@ -74,7 +75,8 @@ def _texts(path: Path) -> dict[str, str]:
             if name in texts:
                 raise DenseHNError(f"{where}: _id {name!r} occurs twice; keep one line")
             texts[name] = f"{title} {text}".strip()
-    return texts
+            titled += bool(title.strip())
+    return texts, titled
 
 
 def _judged(path: Path, texts: dict[str, str], corpus: dict[str, str]) -> trec.Qrels:

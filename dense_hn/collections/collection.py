@@ -34,6 +34,9 @@ class Collection:
     qrels: dict[str, trec.Qrels]
     # What its source holds and it does not, and how often.
     left_out: Counter[str] = field(default_factory=Counter)
+    # How many documents start with the title that their source gives them; None where
+    # it does not tell.
+    titled: int | None = None
 
 
 def corpus_file(folder: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""Whether training on a collection, and evaluating with it, is valid."""

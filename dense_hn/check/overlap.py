@@ -1,0 +1,80 @@
+"""What splits share that they should not: topics, query texts, relevant passages.
+
+Training on a topic that is evaluated on makes the evaluation invalid. A relevant passage
+that training topics share with evaluated ones has been learned as an answer, which
+favours it; many published collections are so.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from dense_hn import trec
+from dense_hn.check.report import ERROR, WARNING, Finding
+from dense_hn.collections.collection import TRAIN, Collection, normalised
+
+BUILD = "python -m dense_hn.collections makes a folder of it without these in train"
+
+
+def findings(collection: Collection) -> Iterator[Finding]:
+    """What every two splits share, training first."""
+    splits = sorted(collection.topics, key=lambda split: split != TRAIN)
+    for one, other in combinations(splits, 2):
+        severity = ERROR if one == TRAIN else WARNING
+        topics = collection.topics[one]
+        shared = [qid for qid in collection.topics[other] if qid in topics]
+        yield Finding.of(
+            f"shared topic ids: {one}, {other}",
+            severity,
+            shared,
+            f"topic ids of {one} that stand in {other} as well",
+            lambda qid, topics=topics: f"{qid}: {topics[qid]}",
+            "keep every topic in one split, under an id of its own",
+        )
+        yield _texts(collection, one, other, severity)
+        if one == TRAIN and {one, other} <= collection.qrels.keys():
+            yield _passages(collection, other)
+
+
+def _texts(collection: Collection, one: str, other: str, severity: str) -> Finding:
+    ours = _by_text(collection.topics[one])
+    theirs = _by_text(collection.topics[other])
+    shared = [text for text in theirs if text in ours]
+    number = sum(len(theirs[text]) for text in shared)
+    return Finding.of(
+        f"shared query texts: {one}, {other}",
+        severity,
+        shared,
+        f"query texts of {one} that stand in {other} as well, for {number} of its "
+        f"{len(collection.topics[other])} topics",
+        lambda text: f"{ours[text][0]} and {theirs[text][0]}: {text}",
+        BUILD if one == TRAIN else "",
+    )
+
+
+def _by_text(topics: trec.Topics) -> dict[str, list[str]]:
+    """Normalised text to the ids of the topics that have it."""
+    found: dict[str, list[str]] = {}
+    for qid, text in topics.items():
+        if text.strip():
+            found.setdefault(normalised(text), []).append(qid)
+    return found
+
+
+def _passages(collection: Collection, other: str) -> Finding:
+    qrels = collection.qrels[other]
+    trained = collection.qrels[TRAIN]
+    learned = {d for qid in trained for d in trec.positives(trained, qid)}
+    shared: dict[str, str] = {}
+    concerned = 0
+    for qid in qrels:
+        both = learned.intersection(trec.positives(qrels, qid))
+        shared |= dict.fromkeys(sorted(both), qid)
+        concerned += bool(both)
+    return Finding.of(
+        f"shared relevant passages: {TRAIN}, {other}",
+        WARNING,
+        shared.items(),
+        f"relevant passages of {TRAIN} that are relevant in {other} as well, for "
+        f"{concerned} of its {len(qrels)} topics",
+        lambda pair: f"{pair[0]} (query {pair[1]})",
+    )
