@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, cli, provenance, pyserini, trec
-from dense_hn.collections.jsonl import corpus_digest, read_corpus, write_corpus
+from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")

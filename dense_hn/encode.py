@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, __version__, cli
-from dense_hn.collections.jsonl import corpus_digest, read_corpus
+from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import require_file, require_folder, whole_folder
 

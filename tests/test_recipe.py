@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections.jsonl import write_corpus
+from dense_hn.collections.corpus import write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import commands, recipe

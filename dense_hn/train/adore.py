@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives, StaticNegatives

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from dense_hn import DenseHNError, evaluate, trec
-from dense_hn.collections.jsonl import Corpus
+from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import Vectors, encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
