@@ -93,11 +93,9 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
     """
     decode = json.JSONDecoder().raw_decode
     with open_text(path, what) as file:
-        text, at, line = file.read(CHUNK), 0, 1
-        start = len(text) - len(text.lstrip())
-        array = text.startswith("[", start)
-        if array:
-            line, at = 1 + text.count("\n", 0, start), start + 1
+        text, at, line = "", 0, 1
+        # Known from the first character on.
+        array = None
         while True:
             end = _BETWEEN.match(text, at).end()
             line, at = line + text.count("\n", at, end), end
@@ -109,6 +107,10 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
                 if array:
                     raise DenseHNError(f"{where}: the array has no end; fetch it anew")
                 return
+            if array is None:
+                array = text[at] == "["
+                at += array
+                continue
             if array and text[at] == "]":
                 if text[at + 1 :].strip() or file.read().strip():
                     raise DenseHNError(f"{where}: something follows the array")
@@ -116,7 +118,9 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
             try:
                 value, end = decode(text, at)
             except json.JSONDecodeError as error:
-                cut = error.pos >= len(text) - LONGEST or "Untermin" in error.msg
+                cut = error.pos >= len(text) - LONGEST or error.msg.startswith(
+                    "Unterminated"
+                )
                 more = file.read(max(CHUNK, len(text) - at)) if cut else ""
                 if not more:
                     line += text.count("\n", at, error.pos)

@@ -53,9 +53,9 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown setting 'k'"),
         (
             "collection: {pydoc: [json], folder: x}\n",
-            "give one of beir, pydoc, folder",
+            "give one of .*, folder",
         ),
-        ("collection: {}\n", "give one of beir, pydoc, folder"),
+        ("collection: {}\n", "give one of .*, folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
