@@ -142,7 +142,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["corpus"])
     parser.add_argument("--encoder", required=True, help="folder or hub name")
-    parser.add_argument("--corpus", required=True, help="JSONL file")
+    parser.add_argument("--corpus", required=True, help="JSONL, TSV or a folder")
     parser.add_argument("--output", required=True, help="vectors folder to write")
     args = parser.parse_args()
     corpus = read_corpus(args.corpus)

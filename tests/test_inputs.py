@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -358,6 +360,29 @@ def test_files_that_do_not_belong_together(given_files, tmp_path):
         DenseHNError, match="docid 'd9' .* is not in .*corpus.tsv; 1 su"
     ):
         sources.build("files", given_files, tmp_path / "out")
+
+
+def test_files_of_other_queries(given_files, tmp_path):
+    write(tmp_path / "train.tsv", "301 0 d1 1\n")
+    with pytest.raises(DenseHNError, match="train: of 1 judged topics none has both a"):
+        sources.build("files", given_files, tmp_path / "out")
+
+
+def test_training_topics_without_qrels(given_files, tmp_path):
+    given = given_files | {"train": given_files["train"][0]}
+    sources.build("files", given, tmp_path / "out")
+    made = collection.read(tmp_path / "out")
+    assert made.topics["train"].keys() == {f"q{n}" for n in range(10)} - {"q3"}
+    assert made.qrels == {}
+
+
+def test_every_source_on_the_page_is_one():
+    page = Path(recipe.__file__).parents[2] / "integrations" / "pyserini" / "inputs.md"
+    kinds = "|".join([*sources.KINDS, sources.FOLDER])
+    named = re.findall(rf'`"?(({kinds}): ?[^`"]+)"?`', page.read_text())
+    assert {kind for _, kind in named} == {*sources.KINDS, sources.FOLDER}
+    for spec, kind in named:
+        assert sources.parse(spec)[0] == kind
 
 
 def context(docid, key="passage_id", **more):

@@ -110,6 +110,9 @@ def prepare(collection: Collection) -> None:
     without a relevant document, topics of a judged split that are not judged. Without
     a dev split, a tenth of the training topics become one. Training topics that stand,
     word for word whatever their case, in another split are left out.
+
+    Raises:
+        DenseHNError: nothing of a judged split is left.
     """
     corpus, left_out = collection.corpus, collection.left_out
     empty = {docid for docid, text in corpus.items() if not text.strip()}
@@ -127,6 +130,11 @@ def prepare(collection: Collection) -> None:
             for qid in qrels
             if topics.get(qid, "").strip() and trec.positives(qrels, qid)
         ]
+        if not usable:
+            raise DenseHNError(
+                f"{split}: of {len(qrels)} judged topics none has both a text and a "
+                "relevant document; are topics and qrels of the same queries?"
+            )
         what = f"{split} topics without text or without a relevant document"
         left_out[what] += len(qrels) - len(usable)
         left_out[f"{split} topics that are not judged"] += len(topics.keys() - qrels)
@@ -156,7 +164,8 @@ def _separate(collection: Collection) -> None:
     }
     for qid, text in list(collection.topics.get(TRAIN, {}).items()):
         if normalised(text) in elsewhere:
-            del collection.topics[TRAIN][qid], collection.qrels[TRAIN][qid]
+            del collection.topics[TRAIN][qid]
+            collection.qrels.get(TRAIN, {}).pop(qid, None)
             collection.left_out["training topics that are evaluated on"] += 1
 
 

@@ -63,7 +63,7 @@ def build(kind: str, value: Any, folder: str | Path) -> None:
         folder: to write; see dense_hn.collections.collection.
 
     Raises:
-        DenseHNError: what the kind's ``read`` raises.
+        DenseHNError: what the kind's ``read`` and ``collection.prepare`` raise.
     """
     made = read(kind, value)
     collection.prepare(made)

@@ -47,7 +47,7 @@ class Arguments(SupervisionArguments):
     vectors: str = field(metadata={"help": "Folder from dense_hn.encode."})
     corpus: str | None = field(
         default=None,
-        metadata={"help": "JSONL file, for the texts of dropped false negatives."},
+        metadata={"help": "Its texts, to show dropped false negatives with."},
     )
     adore_hits: int = field(
         default=200, metadata={"help": "Hits retrieved for each query at every step."}

@@ -24,7 +24,7 @@ class EvaluationArguments:
     """What is measured while training, where --eval_strategy says when."""
 
     eval_topics: str | None = field(
-        default=None, metadata={"help": "Dev topics, TSV, for --eval_strategy."}
+        default=None, metadata={"help": "Dev topics, for --eval_strategy."}
     )
     eval_qrels: str | None = field(
         default=None, metadata={"help": "TREC qrels for them."}
