@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from dense_hn import trec
-from dense_hn.collections.jsonl import write_corpus
+from dense_hn.collections.corpus import write_corpus
 from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
 
 COLOURS = ["red", "green", "blue", "black", "white", "amber"]

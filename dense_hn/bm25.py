@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, cli, provenance, pyserini, trec
-from dense_hn.collections.jsonl import corpus_digest, read_corpus, write_corpus
+from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
@@ -175,11 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="dense_hn.bm25", description="BM25 by Lucene")
     commands = parser.add_subparsers(dest="command", required=True)
     indexing = commands.add_parser("index", help="index a corpus")
-    indexing.add_argument("--corpus", required=True, help="JSONL file")
+    indexing.add_argument("--corpus", required=True, help="JSONL, TSV or a folder")
     indexing.add_argument("--output", required=True, help="index folder to write")
     searching = commands.add_parser("search", help="search topics, write a TREC run")
     searching.add_argument("--index", required=True, help="Lucene index folder")
-    searching.add_argument("--topics", required=True, help="TSV file")
+    searching.add_argument("--topics", required=True, help="TSV, TREC or JSON")
     searching.add_argument("--hits", type=int, default=1000, help="default 1000")
     searching.add_argument("--k1", type=float, default=K1, help=f"default {K1}")
     searching.add_argument("--b", type=float, default=B, help=f"default {B}")

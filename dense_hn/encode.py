@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, __version__, cli
-from dense_hn.collections.jsonl import corpus_digest, read_corpus
+from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import require_file, require_folder, whole_folder
 
@@ -142,7 +142,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["corpus"])
     parser.add_argument("--encoder", required=True, help="folder or hub name")
-    parser.add_argument("--corpus", required=True, help="JSONL file")
+    parser.add_argument("--corpus", required=True, help="JSONL, TSV or a folder")
     parser.add_argument("--output", required=True, help="vectors folder to write")
     args = parser.parse_args()
     corpus = read_corpus(args.corpus)

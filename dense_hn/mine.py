@@ -133,7 +133,7 @@ def main() -> None:
     )
     parser.add_argument("--encoder", required=True, help="folder or hub name")
     parser.add_argument("--vectors", required=True, help="folder from dense_hn.encode")
-    parser.add_argument("--topics", required=True, help="TSV file")
+    parser.add_argument("--topics", required=True, help="TSV, TREC or JSON")
     parser.add_argument(
         "--qrels",
         help="TREC qrels: list their relevant documents, too, where they are no hits; "

@@ -6,20 +6,24 @@ In memory they are plain dictionaries in file order, as pytrec_eval takes them:
 * qrels   ``{qid: {docid: relevance}}``
 * run     ``{qid: {docid: score}}``
 
-Formats: topics are Pyserini's TSV (``qid<TAB>text``), qrels and runs are trec_eval's
-(4 columns; 6 columns); each is read gzipped, too, where the name ends in ``.gz``.
+Formats: topics are Pyserini's TSV (``qid<TAB>text``; what else is read stands in
+dense_hn.topic_formats), qrels and runs are trec_eval's (4 columns; 6 columns), qrels also
+BEIR's (3 columns under a header); each is read gzipped, too, where the name ends in
+``.gz``.
 """
 
-import gzip
+import json
 import logging
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from dense_hn import DenseHNError
-from dense_hn.files import require_file, whole_file
+from dense_hn import DenseHNError, topic_formats
+from dense_hn.files import whole_file
+from dense_hn.reading import lines
 
 log = logging.getLogger("dense_hn")
 
@@ -27,23 +31,21 @@ Topics = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 
+# Also the header of BEIR's qrels.
+BEIR_QRELS = "query-id corpus-id score"
+
 
 def read_topics(path: str | Path) -> Topics:
-    """Read ``qid<TAB>text`` lines.
+    """Read topics in one of the formats of dense_hn.topic_formats.
 
     Raises:
-        DenseHNError: a line without exactly one tab, an empty text, a qid that is empty, has
-            white space or occurs twice, a file with no topic.
+        DenseHNError: what is not of the file's format, an empty text, a qid that is empty,
+            has white space or occurs twice, a file with no topic.
     """
     topics: Topics = {}
-    for where, line in _lines(path, "topics"):
-        qid, tab, text = line.partition("\t")
-        if not tab or not text.strip():
-            raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
-        if "\t" in text:
-            raise DenseHNError(
-                f"{where}: a second tab, where Pyserini would cut the text; remove it"
-            )
+    for where, qid, text in topic_formats.rows(path):
+        if not text.strip():
+            raise DenseHNError(f"{where}: query {qid!r} has no text; remove it")
         if qid.split() != [qid]:
             raise DenseHNError(
                 f"{where}: query id {qid!r} is empty or has white space; rename it"
@@ -62,33 +64,63 @@ def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
         )
 
 
+def for_pyserini(path: str | Path, copy: str | Path) -> Path:
+    """A topics file whose ids Pyserini leaves as they are: ``path``, or its ``copy``.
+
+    Pyserini makes numbers of ids that are all digits (007 is 7 in its run), but for
+    those of a ``.json`` file.
+
+    Args:
+        path: topics.
+        copy: ``.json`` file that is written if there are such ids.
+    """
+    topics = read_topics(path)
+    if all(not qid.isdigit() or re.fullmatch("0|[1-9][0-9]*", qid) for qid in topics):
+        return Path(path)
+    with whole_file(copy) as partial, open(partial, "w", encoding="utf-8") as file:
+        json.dump({qid: {"title": text} for qid, text in topics.items()}, file)
+    return Path(copy)
+
+
 def read_qrels(path: str | Path) -> Qrels:
-    """Read trec_eval's qrels: ``qid iteration docid relevance``.
+    """Read qrels: ``qid iteration docid relevance``, or, under BEIR's header, 3 columns.
+
+    A judgement that stands there twice counts once (MS MARCO's training qrels have
+    such lines); their number is logged.
 
     Raises:
-        DenseHNError: a line without four columns, a relevance that is no whole
-            number, a judgement given twice, a file with no judgement.
+        DenseHNError: a line with another number of columns, a relevance that is no whole
+            number, two different judgements of a document, a file with no judgement.
     """
     qrels: Qrels = {}
-    for where, line in _lines(path, "qrels"):
+    form, twice = "qid 0 docid relevance", 0
+    for number, (where, line) in enumerate(lines(path, "qrels")):
         columns = line.split()
-        if len(columns) != 4:
+        if number == 0 and columns == BEIR_QRELS.split():
+            form = BEIR_QRELS
+            continue
+        if len(columns) != len(form.split()):
             raise DenseHNError(
-                f"{where}: expected 4 columns `qid 0 docid relevance`, "
+                f"{where}: expected {len(form.split())} columns `{form}`, "
                 f"got {len(columns)}"
             )
-        qid, _, docid, relevance = columns
-        judged = qrels.setdefault(qid, {})
-        if docid in judged:
-            raise DenseHNError(
-                f"{where}: {docid!r} is judged twice for query {qid!r}; keep one line"
-            )
+        qid, docid, relevance = columns[0], *columns[-2:]
         try:
-            judged[docid] = int(relevance)
+            level = int(relevance)
         except ValueError:
             raise DenseHNError(
                 f"{where}: relevance {relevance!r} is not a whole number"
             ) from None
+        judged = qrels.setdefault(qid, {})
+        if docid in judged:
+            twice += 1
+        if judged.setdefault(docid, level) != level:
+            raise DenseHNError(
+                f"{where}: {docid!r} is judged {judged[docid]} and {level} for query "
+                f"{qid!r}; keep one line"
+            )
+    if twice:
+        log.warning("%s: %d judgements stand there twice", path, twice)
     return _not_empty(qrels, path, "qrels")
 
 
@@ -109,7 +141,7 @@ def read_run(path: str | Path) -> Run:
             a document listed twice for a query, a file with no hit.
     """
     run: Run = {}
-    for where, line in _lines(path, "run"):
+    for where, line in lines(path, "run"):
         columns = line.split()
         if len(columns) != 6:
             raise DenseHNError(
@@ -186,8 +218,8 @@ def read_judged(
     """Read training topics and their qrels; every topic needs a relevant document.
 
     Args:
-        topics_path: TSV file.
-        qrels_path: TREC qrels.
+        topics_path: as :func:`read_topics` takes them.
+        qrels_path: as :func:`read_qrels` takes them.
         level: judgements from it on are relevant; those below come back as 0.
 
     Raises:
@@ -268,26 +300,6 @@ def tell_uncovered(
             "%d of %d queries have no %s in %s", missing, len(topics), what, path
         )
     return missing
-
-
-def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
-    """Yield (``file:line``, text); refuse empty lines and bytes that are not UTF-8."""
-    path = require_file(path, what)
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    raise DenseHNError(f"{path}:{number}: empty line; remove it")
-                yield f"{path}:{number}", line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DenseHNError(
-                f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
-            ) from None
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise DenseHNError(
-                f"{path}: broken gzip ({error}); fetch it anew"
-            ) from None
 
 
 def _not_empty(table: dict, path: str | Path, what: str) -> dict:

@@ -9,7 +9,7 @@ import pytest
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections import beir, sources
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.train import recipe
 from dense_hn.train.pipeline import Pipeline
 
@@ -103,11 +103,11 @@ def test_the_same_every_time(folder, tmp_path):
         ("corpus.jsonl", '{"_id": 9, "text": "x"}', "with strings"),
         ("corpus.jsonl", '{"_id": "d9"}', "with strings"),
         ("queries.jsonl", "{", "queries.jsonl:23: broken JSON"),
-        ("qrels/test.tsv", "t9\td1\t1", "test.tsv:5: query 't9' is not in"),
-        ("qrels/test.tsv", "t1\td9\t1", "test.tsv:5: document 'd9' is not in"),
-        ("qrels/test.tsv", "t1\td1\t1", "'d1' is judged twice for query 't1'"),
-        ("qrels/test.tsv", "t1 d1 1", "expected `query-id<TAB>corpus-id<TAB>score`"),
-        ("qrels/test.tsv", "t1\td1\thigh", "test.tsv:5: expected"),
+        ("qrels/test.tsv", "t9\td1\t1", "test.tsv: query 't9' has no text in"),
+        ("qrels/test.tsv", "t1\td9\t1", "test.tsv: docid 'd9' .query 't1'. is not"),
+        ("qrels/test.tsv", "t1\td1\t1", "test.tsv:5: 'd1' is judged 0 and 1 for"),
+        ("qrels/test.tsv", "t1\td1", "test.tsv:5: expected 3 columns `query-id"),
+        ("qrels/test.tsv", "t1\td1\thigh", "test.tsv:5: relevance 'high' is"),
     ],
 )
 def test_what_is_broken_is_named(folder, tmp_path, file, line, message):

@@ -8,7 +8,7 @@ import pytest
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections import pydoc, sources
-from dense_hn.collections.jsonl import read_corpus, write_corpus
+from dense_hn.collections.corpus import read_corpus, write_corpus
 
 GOOD = '{"id": "a", "contents": "text"}\n'
 
@@ -29,8 +29,11 @@ def test_corpus_round_trip(tmp_path):
         (GOOD + '["b"]\n', ":2: a list, not a JSON object"),
         (GOOD + '{"id": "b"}\n', ":2: 'contents' is missing, empty"),
         (GOOD + '{"id": "b", "contents": " "}\n', ":2: 'contents' is missing, empty"),
-        (GOOD + '{"id": 7, "contents": "x"}\n', ":2: 'id' is missing, empty"),
-        (GOOD + '{"id": "b c", "contents": "x"}\n', ":2: docid 'b c' has white space"),
+        (GOOD + '{"id": 7.5, "contents": "x"}\n', ":2: 'id' is missing, empty"),
+        (
+            GOOD + '{"id": "b c", "contents": "x"}\n',
+            ":2: docid 'b c' is empty or has white",
+        ),
         (GOOD + GOOD, ":2: docid 'a' occurs twice"),
         ("", ": no document in this file"),
     ],

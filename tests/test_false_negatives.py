@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dense_hn import DenseHNError, mine, trec
 from dense_hn.collections import sources
-from dense_hn.collections.jsonl import read_corpus, write_corpus
+from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report, suspects

@@ -14,7 +14,7 @@ from dense_hn import trec
 from dense_hn.check.near import NearDuplicates
 from dense_hn.check.report import INFORMATION, WARNING, Finding
 from dense_hn.collections.collection import Collection, normalised
-from dense_hn.collections.jsonl import Corpus
+from dense_hn.collections.corpus import Corpus
 
 
 def findings(collection: Collection) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.jsonl import corpus_digest
+from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encoder import DenseEncoder, Kind
 
 # Texts that are tokenised at a time; longer ones count as this long, in tokens.

@@ -4,13 +4,18 @@
 
 The source is KIND:VALUE, the value in YAML:
 
+    "files:{corpus: PATH, train: [TOPICS, QRELS], test: TOPICS}"
+                                 files of one's own, in any format that is read; TOPICS
+                                 and QRELS may be pyserini:NAME
     beir:FOLDER                  corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv
+    "dpr:{corpus: psgs_w100.tsv.gz, train: biencoder-nq-train.json.gz}"
+                                 DPR's question answering files
     pydoc:[stdlib, numpy]        documented functions of Python packages
     folder:FOLDER                such a folder, to be cleaned
 
-What cannot be used is left out and counted: documents without text, topics without a
-relevant document, training topics that are evaluated on as well. Without a dev split, a
-tenth of the training topics become one.
+integrations/pyserini/inputs.md shows every format. What cannot be used is left out and
+counted: documents without text, topics without a relevant document, training topics that
+are evaluated on as well. Without a dev split, a tenth of the training topics become one.
 """
 
 import argparse

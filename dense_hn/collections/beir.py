@@ -1,17 +1,15 @@
 """A BEIR folder.
 
 ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``)
-and ``qrels/SPLIT.tsv`` (a header, then ``query-id<TAB>corpus-id<TAB>score``). A passage
-is title, blank and text, as BEIR's own models read it.
+and ``qrels/SPLIT.tsv`` (see dense_hn.trec). A passage is title, blank and text, as BEIR's
+own models read it.
 
 Source of the format: Thakur et al., arXiv 2104.08663, and the package beir.
 """
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
 from dense_hn.files import digest, require_file, require_folder
 
@@ -29,15 +27,16 @@ def read(source: str | Path) -> Collection:
             white space, a judgement of a document or a query that there is not.
     """
     source = require_folder(source, "BEIR folder")
-    corpus, titled = _texts(source / "corpus.jsonl")
-    texts, _ = _texts(source / "queries.jsonl")
-    qrels: dict[str, trec.Qrels] = {}
-    for split in SPLITS:
-        path = source / "qrels" / f"{split}.tsv"
-        if path.exists():
-            qrels[split] = _judged(path, texts, corpus)
+    paths = {split: source / "qrels" / f"{split}.tsv" for split in SPLITS}
+    qrels = {s: trec.read_qrels(path) for s, path in paths.items() if path.exists()}
     if not qrels:
         raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
+    queries, documents = source / "queries.jsonl", source / "corpus.jsonl"
+    texts, _ = _texts(queries)
+    corpus, titled = _texts(documents)
+    for split, judged in qrels.items():
+        trec.require_covered(judged, texts, paths[split], queries, "text")
+        trec.require_known(judged, corpus, paths[split], documents)
     topics = {split: {q: texts[q] for q in judged} for split, judged in qrels.items()}
     return Collection(corpus=corpus, topics=topics, qrels=qrels, titled=titled)
 
@@ -54,58 +53,20 @@ def _texts(path: Path) -> tuple[dict[str, str], int]:
     """Id to title and text of every line, and how many have a title."""
     texts: dict[str, str] = {}
     titled = 0
-    with open(require_file(path, "part of a BEIR folder"), "rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                item = json.loads(line)
-            except ValueError as error:
-                raise DenseHNError(f"{where}: broken JSON ({error})") from None
-            fields = item if isinstance(item, dict) else {}
-            name, text = fields.get("_id"), fields.get("text")
-            title = fields.get("title") or ""
-            if not all(isinstance(value, str) for value in (name, text, title)):
-                raise DenseHNError(
-                    f'{where}: expected {{"_id": "…", "text": "…"}} with strings'
-                )
-            if name.split() != [name]:
-                raise DenseHNError(
-                    f"{where}: _id {name!r} is empty or has white space; rename it"
-                )
-            if name in texts:
-                raise DenseHNError(f"{where}: _id {name!r} occurs twice; keep one line")
-            texts[name] = f"{title} {text}".strip()
-            titled += bool(title.strip())
-    return texts, titled
-
-
-def _judged(path: Path, texts: dict[str, str], corpus: dict[str, str]) -> trec.Qrels:
-    """The judgements of a split."""
-    qrels: trec.Qrels = {}
-    for where, qid, docid, score in _rows(path):
-        if qid not in texts or docid not in corpus:
-            kind, name = ("query", qid) if qid not in texts else ("document", docid)
+    for where, line in reading.lines(path, "part of a BEIR folder"):
+        fields = reading.parsed(line, where)
+        name, text = fields.get("_id"), fields.get("text")
+        title = fields.get("title") or ""
+        if not all(isinstance(value, str) for value in (name, text, title)):
             raise DenseHNError(
-                f"{where}: {kind} {name!r} is not in {path.parents[1]}; remove the line, "
-                "or fetch the collection anew"
+                f'{where}: expected {{"_id": "…", "text": "…"}} with strings'
             )
-        if qrels.setdefault(qid, {}).setdefault(docid, score) != score:
-            raise DenseHNError(f"{where}: {docid!r} is judged twice for query {qid!r}")
-    return qrels
-
-
-def _rows(path: Path) -> Iterator[tuple[str, str, str, int]]:
-    """(``file:line``, qid, docid, score) of every line below the header."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            columns = line.rstrip("\r\n").split("\t")
-            if number == 1 and columns[-1] == "score":
-                continue
-            try:
-                qid, docid, score = columns
-                yield f"{path}:{number}", qid, docid, int(score)
-            except ValueError:
-                raise DenseHNError(
-                    f"{path}:{number}: expected `query-id<TAB>corpus-id<TAB>score`, got "
-                    f"{line[:80]!r}"
-                ) from None
+        if name.split() != [name]:
+            raise DenseHNError(
+                f"{where}: _id {name!r} is empty or has white space; rename it"
+            )
+        if name in texts:
+            raise DenseHNError(f"{where}: _id {name!r} occurs twice; keep one line")
+        texts[name] = f"{title} {text}".strip()
+        titled += bool(title.strip())
+    return texts, titled

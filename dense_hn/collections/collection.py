@@ -1,7 +1,8 @@
 """A collection in memory, what of it can be used, and the folder it is kept in.
 
 The folder holds ``corpus/corpus.jsonl`` (Pyserini's JsonCollection), and for every split
-``topics.SPLIT.tsv`` and, where it is judged, ``qrels.SPLIT.txt``.
+``topics.SPLIT.tsv``, where it is judged ``qrels.SPLIT.txt``, and the runs that its source
+brings, ``run.NAME.SPLIT.txt``.
 """
 
 import logging
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections.jsonl import Corpus, read_corpus, write_corpus
+from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
 from dense_hn.files import require_file, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
@@ -32,6 +33,8 @@ class Collection:
     # By split: train, dev, test or any other name; a split without qrels is not judged.
     topics: dict[str, trec.Topics]
     qrels: dict[str, trec.Qrels]
+    # By name and split: runs that the source brings, such as hard negatives.
+    runs: dict[str, dict[str, trec.Run]] = field(default_factory=dict)
     # What its source holds and it does not, and how often.
     left_out: Counter[str] = field(default_factory=Counter)
     # How many documents start with the title that their source gives them; None where
@@ -54,6 +57,11 @@ def qrels_file(folder: str | Path, split: str) -> Path:
     return Path(folder) / f"qrels.{split}.txt"
 
 
+def run_file(folder: str | Path, name: str, split: str) -> Path:
+    """A run for a split's topics that a collection folder brings."""
+    return Path(folder) / f"run.{name}.{split}.txt"
+
+
 def read(folder: str | Path) -> Collection:
     """Read a collection folder.
 
@@ -66,6 +74,11 @@ def read(folder: str | Path) -> Collection:
     splits = sorted(name[1] for name in names if name)
     if not splits:
         raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    runs: dict[str, dict[str, trec.Run]] = {}
+    for path in sorted(folder.iterdir()):
+        named = re.fullmatch(r"run\.([^.]+)\.(.+)\.txt", path.name)
+        if named and named[2] in splits:
+            runs.setdefault(named[1], {})[named[2]] = trec.read_run(path)
     return Collection(
         corpus=corpus,
         topics={s: trec.read_topics(topics_file(folder, s)) for s in splits},
@@ -74,6 +87,7 @@ def read(folder: str | Path) -> Collection:
             for split in splits
             if qrels_file(folder, split).exists()
         },
+        runs=runs,
     )
 
 
@@ -85,6 +99,11 @@ def write(collection: Collection, folder: str | Path) -> None:
             trec.write_topics(topics_file(partial, split), topics)
         for split, qrels in collection.qrels.items():
             trec.write_qrels(qrels_file(partial, split), qrels)
+        for name, runs in collection.runs.items():
+            for split, run in runs.items():
+                topics = collection.topics[split]
+                hits = {qid: run[qid] for qid in topics if qid in run}
+                trec.write_run(run_file(partial, name, split), hits, name)
 
 
 def prepare(collection: Collection) -> None:
@@ -94,6 +113,9 @@ def prepare(collection: Collection) -> None:
     without a relevant document, topics of a judged split that are not judged. Without
     a dev split, a tenth of the training topics become one. Training topics that stand,
     word for word whatever their case, in another split are left out.
+
+    Raises:
+        DenseHNError: nothing of a judged split is left.
     """
     corpus, left_out = collection.corpus, collection.left_out
     empty = {docid for docid, text in corpus.items() if not text.strip()}
@@ -111,6 +133,11 @@ def prepare(collection: Collection) -> None:
             for qid in qrels
             if topics.get(qid, "").strip() and trec.positives(qrels, qid)
         ]
+        if not usable:
+            raise DenseHNError(
+                f"{split}: of {len(qrels)} judged topics none has both a text and a "
+                "relevant document; are topics and qrels of the same queries?"
+            )
         what = f"{split} topics without text or without a relevant document"
         left_out[what] += len(qrels) - len(usable)
         left_out[f"{split} topics that are not judged"] += len(topics.keys() - qrels)
@@ -140,7 +167,8 @@ def _separate(collection: Collection) -> None:
     }
     for qid, text in list(collection.topics.get(TRAIN, {}).items()):
         if normalised(text) in elsewhere:
-            del collection.topics[TRAIN][qid], collection.qrels[TRAIN][qid]
+            del collection.topics[TRAIN][qid]
+            collection.qrels.get(TRAIN, {}).pop(qid, None)
             collection.left_out["training topics that are evaluated on"] += 1
 
 

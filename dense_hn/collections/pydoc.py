@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.jsonl import Corpus
+from dense_hn.collections.corpus import Corpus
 from dense_hn.files import digest
 
 log = logging.getLogger("dense_hn")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError
-from dense_hn.collections import beir, collection, pydoc
+from dense_hn.collections import beir, collection, dpr, files, pydoc
 from dense_hn.collections.collection import Collection
 from dense_hn.names import unknown
 
@@ -19,7 +19,7 @@ log = logging.getLogger("dense_hn")
 
 # Each has read(value), which gives the collection as its source has it, and
 # digests(value), which changes when that changes.
-KINDS = {"beir": beir, "pydoc": pydoc}
+KINDS = {"beir": beir, "dpr": dpr, "files": files, "pydoc": pydoc}
 # A collection folder, which is taken as it is.
 FOLDER = "folder"
 
@@ -63,7 +63,7 @@ def build(kind: str, value: Any, folder: str | Path) -> None:
         folder: to write; see dense_hn.collections.collection.
 
     Raises:
-        DenseHNError: what the kind's ``read`` raises.
+        DenseHNError: what the kind's ``read`` and ``collection.prepare`` raise.
     """
     made = read(kind, value)
     collection.prepare(made)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.submit import msmarco, packages, trecdl
 from dense_hn.submit.boards import MSMARCO, SPLITS, TREC_DL, TYPES
 from dense_hn.submit.inputs import read_docids

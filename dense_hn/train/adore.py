@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives, StaticNegatives
@@ -47,7 +47,7 @@ class Arguments(SupervisionArguments):
     vectors: str = field(metadata={"help": "Folder from dense_hn.encode."})
     corpus: str | None = field(
         default=None,
-        metadata={"help": "JSONL file, for the texts of dropped false negatives."},
+        metadata={"help": "Its texts, to show dropped false negatives with."},
     )
     adore_hits: int = field(
         default=200, metadata={"help": "Hits retrieved for each query at every step."}

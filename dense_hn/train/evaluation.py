@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from dense_hn import DenseHNError, evaluate, trec
-from dense_hn.collections.jsonl import Corpus
+from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import Vectors, encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
@@ -24,7 +24,7 @@ class EvaluationArguments:
     """What is measured while training, where --eval_strategy says when."""
 
     eval_topics: str | None = field(
-        default=None, metadata={"help": "Dev topics, TSV, for --eval_strategy."}
+        default=None, metadata={"help": "Dev topics, for --eval_strategy."}
     )
     eval_qrels: str | None = field(
         default=None, metadata={"help": "TREC qrels for them."}

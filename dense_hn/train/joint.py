@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, trec
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointCollator, JointDataset

@@ -11,7 +11,7 @@ class JointArguments(SupervisionArguments):
     """What both sides train on, and how their loss is put together."""
 
     encoder: str = field(metadata={"help": "Start from this folder or hub name."})
-    corpus: str = field(metadata={"help": "JSONL file, one id and contents a line."})
+    corpus: str = field(metadata={"help": "JSONL (id and contents), TSV, or a folder."})
     in_batch: bool = field(
         default=True,
         metadata={"help": "The batch's other documents are random negatives as well."},

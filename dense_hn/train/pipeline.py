@@ -23,8 +23,13 @@ from typing import Any
 
 from dense_hn import DenseHNError, bm25, evaluate, pyserini, trec
 from dense_hn.collections import sources
-from dense_hn.collections.collection import corpus_file, qrels_file, topics_file
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections.collection import (
+    corpus_file,
+    qrels_file,
+    run_file,
+    topics_file,
+)
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
@@ -40,6 +45,8 @@ from dense_hn.train.trainer import DenseTrainingArguments, log_of
 UNTRAINED = {"bm25": "BM25", "base": "untrained"}
 # Settings that name runs of the training topics.
 RUNS = ("negatives", "teacher")
+# What stands before the name of a run that the collection brings.
+BROUGHT = "collection:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,8 @@ class Training:
     # The systems and the run files whose hits of the training topics it reads.
     systems: list[str]
     run_files: list[Path]
+    # The same of a collection that is made, which are not there before it is.
+    brought: list[Path]
     # Whether it is evaluated on the dev topics while it trains.
     evaluates: bool
     # What the method's train takes.
@@ -169,6 +178,7 @@ class Pipeline:
         }
         runs = {name: self._run(name) for names in named.values() for name in names}
         systems = [name for name in runs if name in self._systems()]
+        made = [name for name in runs if name.startswith(BROUGHT) and not self.given]
 
         files = {
             "encoder": self.model(section.source),
@@ -195,7 +205,10 @@ class Pipeline:
             section=section,
             passages=self.passages(section.source) if one_sided else section.name,
             systems=systems,
-            run_files=[path for name, path in runs.items() if name not in systems],
+            run_files=[
+                path for name, path in runs.items() if name not in (*systems, *made)
+            ],
+            brought=[runs[name] for name in made],
             evaluates=evaluates,
             arguments=commands.parse(
                 section.method, arguments.argv_of({**settings, **files})
@@ -214,6 +227,9 @@ class Pipeline:
         """The run of the training topics by a system known so far, or in a file."""
         if name in self._systems():
             return self.hits(name, "train")
+        if name.startswith(BROUGHT):
+            path = run_file(self.collection, name.removeprefix(BROUGHT), "train")
+            return require_file(path, "the collection's run") if self.given else path
         if not Path(name).is_file():
             raise DenseHNError(unknown("system or run file", name, self._systems()))
         return Path(name)
@@ -312,12 +328,13 @@ class Pipeline:
     def report(self) -> str:
         """Time of the stages, how Pyserini searches the models, and the table."""
         lines = [self.ledger.summary()]
+        copy = self.work / f"topics.{self.split}.json"
         for name in self.exported():
             command = search_command(
                 EncoderSettings.of(EncoderSettings.saved(str(self.model(name)))),
                 encoder=self.model(name),
                 index=self.index(self.passages(name)),
-                topics=self.topics(self.split),
+                topics=trec.for_pyserini(self.topics(self.split), copy),
                 output=self.runs / f"pyserini-{name}.{self.split}.txt",
                 hits=self.recipe.evaluate.hits,
             )
@@ -344,6 +361,12 @@ class Pipeline:
         if not self.given:
             section = self.recipe.collection
             sources.build(section.kind, section.value, self.collection)
+        for training in self.trainings.values():
+            for path in training.brought:
+                what = (
+                    f"stage {training.section.name}: the collection brings no such run"
+                )
+                require_file(path, what)
         corpus = read_corpus(self.corpus)
         levels = {one.arguments[0].relevance_level for one in self.trainings.values()}
         judged = {

@@ -9,8 +9,9 @@ stage, in the order of the file. Its name is the stage's, and it takes
 * ``from``: what it starts from, ``base`` (the encoder as it comes) or an earlier stage;
   default: the stage before it;
 * ``negatives``, and ``teacher`` where the method has one: the systems (bm25, base,
-  earlier stages) or run files whose hits of the training topics it reads; where the
-  method needs negatives and none are given, those of its ``from``;
+  earlier stages), run files, or ``collection:NAME`` for a run that the collection brings,
+  whose hits of the training topics it reads; where the method needs negatives and none
+  are given, those of its ``from``;
 * what `python -m dense_hn.train METHOD` takes, every TrainingArguments flag included,
   but for the other files, which the recipe itself fills in.
 """

@@ -19,8 +19,8 @@ TEACHER = "teacher"
 class SupervisionArguments(EvaluationArguments):
     """Which documents are relevant, and which are negatives or too suspicious to be."""
 
-    topics: str = field(metadata={"help": "Training topics, TSV."})
-    qrels: str = field(metadata={"help": "TREC qrels for them."})
+    topics: str = field(metadata={"help": "Training topics: TSV, TREC or JSON."})
+    qrels: str = field(metadata={"help": "Qrels for them, TREC's or BEIR's."})
     negatives: list[str] = field(
         default_factory=list,
         metadata={"help": "TREC runs for the training topics: static hard negatives."},

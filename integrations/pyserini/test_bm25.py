@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dense_hn import DenseHNError, bm25, trec
-from dense_hn.collections.jsonl import corpus_digest
+from dense_hn.collections.corpus import corpus_digest
 from dense_hn.files import digest as files_digest
 
 

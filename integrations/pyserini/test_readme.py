@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from dense_hn import trec
-from dense_hn.collections.jsonl import write_corpus
+from dense_hn.collections.corpus import write_corpus
 
 README = Path(__file__).parents[2] / "README.md"
 

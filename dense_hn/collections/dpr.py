@@ -1,0 +1,133 @@
+"""DPR's question answering files.
+
+``{corpus: psgs_w100.tsv, SPLIT: FILE, …}``, each FILE one of
+
+* ``.json``: a list of ``question``, ``positive_ctxs``, ``hard_negative_ctxs``, …, as in
+  biencoder-nq-train.json. Its positive passages are relevant, all alike; its hard
+  negatives are the run `hard`, in their order;
+* ``.csv`` or ``.tsv``: ``question<TAB>['answer', …]``, as in nq-test.qa.csv: topics that
+  are not judged.
+
+Topics are numbered by their place in the file, from 0: train-0, train-1, …. Each file is
+read gzipped, too, where the name ends in ``.gz``.
+
+Source of the formats: the code of arXiv 2004.04906, dpr/data.
+"""
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from dense_hn import DenseHNError, reading
+from dense_hn.collections import splits
+from dense_hn.collections.collection import Collection
+from dense_hn.collections.corpus import corpus_files, read_corpus
+from dense_hn.files import digest, require_file
+
+FORM = "{corpus: PATH, SPLIT: FILE, …}"
+JSON, QUESTIONS = ".json", (".csv", ".tsv")
+# The run of hard negatives.
+HARD = "hard"
+# Keys of a passage's id; that of Natural Questions, and of the other sets.
+PASSAGE = ("passage_id", "psg_id")
+
+
+def read(value: Any) -> Collection:
+    """Read the files; passages that the corpus lacks are counted and left out.
+
+    Args:
+        value: as the module says.
+
+    Raises:
+        DenseHNError: a value of another form, a file that is missing or cannot be read.
+    """
+    corpus_path, given = _parse(value)
+    for split, path in given.items():
+        require_file(path, split)
+    read = Collection(corpus=read_corpus(corpus_path), topics={}, qrels={})
+    for split, path in given.items():
+        if reading.kind(path) == JSON:
+            _judged(read, split, path)
+        else:
+            questions = enumerate(_questions(path))
+            read.topics[split] = {f"{split}-{n}": text for n, text in questions}
+        if not read.topics[split]:
+            raise DenseHNError(f"{path}: no question in this file")
+    return read
+
+
+def digests(value: Any) -> list[str]:
+    """Digests of the files."""
+    corpus_path, given = _parse(value)
+    keys = [digest(path) for path in corpus_files(corpus_path)]
+    for split, path in given.items():
+        keys += [split, digest(require_file(path, split))]
+    return keys
+
+
+def _parse(value: Any) -> tuple[str, dict[str, str]]:
+    """The corpus, and the file of each split."""
+    corpus, given = splits.parse(value, "dpr", FORM)
+    for split, path in given.items():
+        if not isinstance(path, str) or reading.kind(path) not in (JSON, *QUESTIONS):
+            raise DenseHNError(
+                f"dpr: {split}: expected a {', '.join((JSON, *QUESTIONS))} file, got "
+                f"{path!r}"
+            )
+    return corpus, given
+
+
+def _judged(read: Collection, split: str, path: str) -> None:
+    """Take topics, judgements and hard negatives out of a ``.json`` file."""
+    topics, qrels, hard = {}, {}, {}
+    entries = tqdm(
+        reading.objects(path, split), desc=f"Reading {split}", unit=" topics"
+    )
+    for number, (where, entry) in enumerate(entries):
+        if not isinstance(entry.get("question"), str):
+            raise DenseHNError(f"{where}: 'question' is missing or no string")
+        qid = f"{split}-{number}"
+        positive = _passages(entry, "positive_ctxs", where)
+        negative = _passages(entry, "hard_negative_ctxs", where)
+        known = [docid for docid in negative if docid in read.corpus]
+        topics[qid] = entry["question"]
+        qrels[qid] = {docid: 1 for docid in positive if docid in read.corpus}
+        if known:
+            hard[qid] = {docid: float(-rank) for rank, docid in enumerate(known)}
+        for what, lacking in (
+            ("positives", sum(docid not in read.corpus for docid in positive)),
+            ("hard negatives", len(negative) - len(known)),
+        ):
+            read.left_out[f"{split} {what} that the corpus lacks"] += lacking
+    read.topics[split], read.qrels[split] = topics, qrels
+    if hard:
+        read.runs.setdefault(HARD, {})[split] = hard
+
+
+def _passages(entry: dict[str, Any], key: str, where: str) -> list[str]:
+    """The ids of an entry's passages, each once."""
+    docids: dict[str, None] = {}
+    for passage in entry.get(key, []):
+        fields = passage if isinstance(passage, dict) else {}
+        docid = next((fields[name] for name in PASSAGE if name in fields), None)
+        if not isinstance(docid, str | int):
+            raise DenseHNError(
+                f"{where}: a passage of {key} without {' or '.join(PASSAGE)}"
+            )
+        docids[str(docid)] = None
+    return list(docids)
+
+
+def _questions(path: str) -> Iterator[str]:
+    """The questions of a ``.csv`` or ``.tsv`` file."""
+    with reading.open_text(path, "questions") as file:
+        # As DPR reads it.
+        for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
+            if len(row) != 2 or not row[0].strip():
+                raise DenseHNError(
+                    f"{path}:{number}: expected `question<TAB>['answer', …]`, got "
+                    f"{len(row)} columns or no question"
+                )
+            yield row[0]

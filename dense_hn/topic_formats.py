@@ -1,0 +1,99 @@
+"""Topics in the formats that users of Pyserini have.
+
+* ``.json``: ``{qid: {"title": text}}``;
+* ``.jsonl``: ``qid``, ``id`` or ``_id``, and ``title`` or ``text``, an object a line;
+  BEIR's queries.jsonl is one;
+* TREC's ``<top> <num> Number: 301 <title> text``, with or without closing tags, of
+  which number and title are taken, whatever the file is called;
+* otherwise TSV, ``qid<TAB>text``.
+
+Each is read gzipped, too, where the name ends in ``.gz``.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from dense_hn import DenseHNError, reading
+
+# In the order in which Pyserini looks for them.
+QID, TEXT = ("id", "qid", "_id"), ("title", "text")
+_TOP = re.compile(r"<top\b[^>]*>(.*?)(?=</top>|<top\b|\Z)", re.DOTALL | re.IGNORECASE)
+_FIELD = re.compile(
+    r"<(num|title)>\s*(?:number:|topic:)?(.*?)(?=</?[a-z]+>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def rows(path: str | Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (``file:line``, qid, text) of every topic; a text may be empty.
+
+    Raises:
+        DenseHNError: what is not of the file's format.
+    """
+    kind = reading.kind(path)
+    if kind in (".json", ".jsonl"):
+        return _json(path) if kind == ".json" else _jsonl(path)
+    with reading.open_text(path, "topics") as file:
+        start = file.read(1000).lstrip().lower()
+    return _trec(path) if re.match(r"<top\b", start) else _tsv(path)
+
+
+def _tsv(path: str | Path) -> Iterator[tuple[str, str, str]]:
+    for where, line in reading.lines(path, "topics"):
+        qid, tab, text = line.partition("\t")
+        if not tab:
+            raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
+        if "\t" in text:
+            raise DenseHNError(
+                f"{where}: a second tab, where Pyserini would cut the text; remove it"
+            )
+        yield where, qid, text
+
+
+def _trec(path: str | Path) -> Iterator[tuple[str, str, str]]:
+    with reading.open_text(path, "topics") as file:
+        content = file.read()
+    for top in _TOP.finditer(content):
+        where = f"{path}:{content.count(chr(10), 0, top.start()) + 1}"
+        fields = {name.lower(): text for name, text in _FIELD.findall(top[1])}
+        for name in ("num", "title"):
+            if name not in fields:
+                raise DenseHNError(f"{where}: a topic without <{name}>; add it")
+        yield where, fields["num"].strip(), " ".join(fields["title"].split())
+
+
+def _json(path: str | Path) -> Iterator[tuple[str, str, str]]:
+    with reading.open_text(path, "topics") as file:
+        try:
+            # In pairs, since a dictionary would keep the last of equal ids.
+            topics = json.load(file, object_pairs_hook=tuple)
+        except ValueError as error:
+            raise DenseHNError(f"{path}: broken JSON ({error}); mend it") from None
+    for pair in topics if isinstance(topics, tuple) else [None]:
+        fields = pair[1] if pair else None
+        title = dict(fields).get("title") if isinstance(fields, tuple) else None
+        if not isinstance(title, str):
+            about = f" (query id {pair[0]!r})" if pair else ""
+            raise DenseHNError(
+                f'{path}: expected {{"QID": {{"title": "…"}}, …}}{about}'
+            )
+        yield path, pair[0], title
+
+
+def _jsonl(path: str | Path) -> Iterator[tuple[str, str, str]]:
+    for where, line in reading.lines(path, "topics"):
+        topic = reading.parsed(line, where)
+        qid, text = (
+            next((topic[key] for key in keys if key in topic), None)
+            for keys in (QID, TEXT)
+        )
+        if type(qid) is int:
+            qid = str(qid)
+        if not isinstance(qid, str) or not isinstance(text, str):
+            raise DenseHNError(
+                f"{where}: expected a string under one of {', '.join(QID)}, and under "
+                f"one of {', '.join(TEXT)}"
+            )
+        yield where, qid, text
