@@ -104,11 +104,17 @@ def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> Non
 def read_run(path: str | Path) -> Run:
     """Read a TREC run: ``qid Q0 docid rank score tag``.
 
+    Ranks are ignored, as in trec_eval. That is told where two neighbouring lines of a
+    topic have them the other way round than the scores.
+
     Raises:
         DenseHNError: a line without six columns, a score that is no finite number,
             a document listed twice for a query, a file with no hit.
     """
     run: Run = {}
+    # Query, rank and score of the line above.
+    above = ("", 0, 0.0)
+    first, contradicting = "", 0
     for where, line in _lines(path, "run"):
         columns = line.split()
         if len(columns) != 6:
@@ -116,18 +122,30 @@ def read_run(path: str | Path) -> Run:
                 f"{where}: expected 6 columns `qid Q0 docid rank score tag`, "
                 f"got {len(columns)}"
             )
-        qid, _, docid, _, score, _ = columns
+        qid, _, docid, rank, score, _ = columns
         hits = run.setdefault(qid, {})
         if docid in hits:
             raise DenseHNError(
                 f"{where}: {docid!r} is listed twice for query {qid!r}; keep one line"
             )
         try:
-            hits[docid] = float(score)
+            hits[docid] = value = float(score)
         except ValueError:
-            hits[docid] = math.nan
-        if not math.isfinite(hits[docid]):
+            hits[docid] = value = math.nan
+        if not math.isfinite(value):
             raise DenseHNError(f"{where}: score {score!r} is not a finite number")
+        # Rank and score both go up, or both go down.
+        place = int(rank) if rank.isdecimal() else 0
+        if qid == above[0] and (place - above[1]) * (value - above[2]) > 0:
+            first = first or where
+            contradicting += 1
+        above = (qid, place, value)
+    if contradicting:
+        log.warning(
+            "%s: the ranks of this line and the one above contradict their scores, as on "
+            "%d lines of the file; ranks are ignored",
+            *(first, contradicting),
+        )
     return _not_empty(run, path, "run")
 
 
@@ -273,13 +291,15 @@ def tell_uncovered(
 def _lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
     """Yield (``file:line``, text); refuse empty lines and bytes that are not UTF-8."""
     path = require_file(path, what)
+    # A string, since formatting a Path takes as long as splitting the line.
+    name = str(path)
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8", newline="\n") as file:
         try:
             for number, line in enumerate(file, 1):
                 if not line.strip():
-                    raise DenseHNError(f"{path}:{number}: empty line; remove it")
-                yield f"{path}:{number}", line.rstrip("\r\n")
+                    raise DenseHNError(f"{name}:{number}: empty line; remove it")
+                yield f"{name}:{number}", line.rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DenseHNError(
                 f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from dense_hn import DenseHNError, evaluate, mine, trec
+from dense_hn import DenseHNError, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.evaluate.measures import per_query
 from dense_hn.train import arguments, commands, evaluation, joint
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.supervision import Supervision
@@ -47,12 +48,9 @@ def measured(folder, passages, corpus, files, tmp_path, measures):
     encoder = DenseEncoder.load(str(folder))
     vectors = encode_corpus(passages or encoder, corpus, tmp_path / "again")
     mine.mine(encoder, vectors, files["topics"], 48, tmp_path / "run", "t")
-    rows = evaluate.compare(
-        trec.read_qrels(files["qrels"]),
-        {"it": trec.read_run(tmp_path / "run")},
-        measures,
-    )
-    return {name: rows[0][name]["mean"] for name in measures}
+    judged, run = trec.read_qrels(files["qrels"]), trec.read_run(tmp_path / "run")
+    scored = per_query(judged, run, measures)
+    return {name: sum(of.values()) / len(judged) for name, of in scored.items()}
 
 
 @pytest.mark.parametrize(

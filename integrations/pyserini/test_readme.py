@@ -39,6 +39,7 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
             arguments += ["--adore_hits", "20"]
         if module == "dense_hn.train":
             arguments += ["--max_steps", "2", "--use_cpu", "true"]
+        if module in ("dense_hn.train", "dense_hn.evaluate"):
             module += ".__main__"
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         importlib.import_module(module).main()
