@@ -112,8 +112,8 @@ def read_run(path: str | Path) -> Run:
             a document listed twice for a query, a file with no hit.
     """
     run: Run = {}
-    # Query, rank and score of the line above.
-    above = ("", 0, 0.0)
+    # Of the line above.
+    query, place, height = "", 0, 0.0
     first, contradicting = "", 0
     for where, line in _lines(path, "run"):
         columns = line.split()
@@ -134,12 +134,12 @@ def read_run(path: str | Path) -> Run:
             hits[docid] = value = math.nan
         if not math.isfinite(value):
             raise DenseHNError(f"{where}: score {score!r} is not a finite number")
+        number = int(rank) if rank.isdecimal() else 0
         # Rank and score both go up, or both go down.
-        place = int(rank) if rank.isdecimal() else 0
-        if qid == above[0] and (place - above[1]) * (value - above[2]) > 0:
+        if qid == query and (number - place) * (value - height) > 0:
             first = first or where
             contradicting += 1
-        above = (qid, place, value)
+        query, place, height = qid, number, value
     if contradicting:
         log.warning(
             "%s: the ranks of this line and the one above contradict their scores, as on "

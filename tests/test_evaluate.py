@@ -50,9 +50,7 @@ def test_a_level_makes_lower_grades_not_relevant():
     assert found == pytest.approx([1, 0.5, 2 / 3, 0.5, ndcg])
 
 
-def slowly(
-    measure: Measure, judged: dict[str, int], hits: dict[str, float]
-) -> float | None:
+def slowly(measure: Measure, judged: dict[str, int], hits: dict[str, float]) -> float:
     """One topic's value, in a loop over the definition."""
     order = sorted(hits, key=lambda docid: (np.float32(hits[docid]), docid))[::-1]
     cut = measure.cut or len(order)
@@ -401,9 +399,8 @@ def test_latex(evaluate):
 def test_names_are_escaped(evaluate):
     names = [r"a_b|c*%", r"d&#${}~^\ <e>", "plain"]
     asked = [*ASKED, "--names", *names, "--baseline", names[0]]
-    assert [
-        row["name"] for row in json.loads(evaluate(*asked, "--format", "json"))["rows"]
-    ]
+    rows = json.loads(evaluate(*asked, "--format", "json"))["rows"]
+    assert [row["name"] for row in rows] == names
     markdown = evaluate(*asked, "--format", "markdown").splitlines()
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in markdown[:-2]]
     assert {len(row) for row in cells} == {4}

@@ -212,7 +212,7 @@ WIDE = {"wide", "wide.encode", "wide.test", "wide.train", "wide.export"}
         ("again.negatives=[adore]", AGAIN),
         ("again.from=narrow", AGAIN | {"narrow.export"}),
         ("bm25.b=0.5", AGAIN | WIDE | {"bm25.train", "bm25.test"}),
-        ("evaluate.measures=[R@10]", set()),
+        ("evaluate.measures=[R(rel=2)@10]", set()),
     ],
 )
 def test_a_changed_branch_redoes_what_reads_it(branching, tmp_path, change, redone):

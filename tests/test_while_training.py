@@ -95,10 +95,14 @@ def test_the_best_weights_are_kept_without_eval_steps(
 def test_the_curve_starts_with_the_encoder_as_it_comes(
     train, dev, corpus, files, bert, tmp_path
 ):
-    _, log = train("star", "out", **dev, **EVALUATE)
-    scored = measured(bert, None, corpus, files, tmp_path, ["RR@10"])
+    """By measures of their own level; one topic of 24 has a document of grade 2."""
+    measures = ["R(rel=2)@40", "RR@10"]
+    _, log = train("star", "out", eval_measures=measures, **dev, **EVALUATE)
+    scored = measured(bert, None, corpus, files, tmp_path, measures)
     assert log[0]["step"] == 0
-    assert log[0]["eval_RR@10"] == pytest.approx(scored["RR@10"], abs=1e-9)
+    for name in measures:
+        assert log[0][f"eval_{name}"] == pytest.approx(scored[name], abs=1e-9)
+    assert scored["R(rel=2)@40"] == pytest.approx(1 / 24)
 
 
 def test_early_stopping(train, dev):
