@@ -397,7 +397,7 @@ def test_latex(evaluate):
 
 
 def test_names_are_escaped(evaluate):
-    names = [r"a_b|c*%", r"d&#${}~^\ <e>", "plain"]
+    names = [r"a_b|c*%", r"[d]&#${}~^\ <e>", "plain"]
     asked = [*ASKED, "--names", *names, "--baseline", names[0]]
     rows = json.loads(evaluate(*asked, "--format", "json"))["rows"]
     assert [row["name"] for row in rows] == names
@@ -409,11 +409,11 @@ def test_names_are_escaped(evaluate):
     assert r"difference to a\_b\|c\*%," in markdown[-1]
 
     latex = evaluate(*asked, "--format", "latex").splitlines()
-    assert latex[4].startswith(r"a\_b$|$c*\% & ")
+    assert latex[4].startswith(r"a\_b$|$c{*}\% & ")
     assert latex[5].startswith(
-        r"d\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$e$>$ & "
+        r"{[}d]\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$e$>$ & "
     )
-    assert r"difference to a\_b$|$c*\%," in latex[-1]
+    assert r"difference to a\_b$|$c{*}\%," in latex[-1]
 
 
 def test_per_query(evaluate, contest, tmp_path):

@@ -11,10 +11,12 @@ from dataclasses import asdict
 from dense_hn.evaluate.significance import Comparison
 
 # Characters that Markdown and LaTeX would not print as they are.
-MARKDOWN = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|~"})
+MARKDOWN = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|~&"})
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {c: f"${c}$" for c in "<>|"}
+    # After the end of a line, \\, they would be its arguments.
+    | {c: f"{{{c}}}" for c in "[*"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     | {"^": r"\textasciicircum{}"}
 )
