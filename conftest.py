@@ -1,6 +1,7 @@
 """A collection and encoders small enough to train in a test, made here."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,41 @@ def run(corpus, topics) -> dict[str, dict[str, float]]:
         qid: {docids[(7 * n + 5 * i) % len(docids)]: 20.0 - i for i in range(20)}
         for n, qid in enumerate(topics)
     }
+
+
+@pytest.fixture(scope="session")
+def contest() -> tuple[
+    dict[str, dict[str, int]], dict[str, dict[str, dict[str, float]]]
+]:
+    """Graded qrels of 30 topics, and three runs of up to 60 hits that an evaluation can
+    stumble over.
+
+    Grades go from -1 to 3. Most documents are not judged, q0 to q2 have nothing relevant,
+    q3 nothing above grade 1. Scores tie. The runs lack q4 and q5 and have two topics
+    without judgements.
+    """
+    rng = random.Random(5)
+    docids = [f"d{n}" for n in range(200)]
+    qrels = {
+        f"q{n}": {
+            docid: rng.randint(-1, 0 if n < 3 else 1 if n == 3 else 3)
+            for docid in rng.sample(docids, 15)
+        }
+        for n in range(30)
+    }
+    topics = [f"q{n}" for n in range(32) if n not in (4, 5)]
+    runs = {}
+    for name, skill in (("plain", 0), ("good", 2), ("better", 3)):
+        runs[name] = {
+            qid: {
+                docid: float(
+                    rng.randint(0, 9) + skill * qrels.get(qid, {}).get(docid, 0)
+                )
+                for docid in rng.sample([*docids, *qrels.get(qid, ())], 70)[:60]
+            }
+            for qid in topics
+        }
+    return qrels, runs
 
 
 @pytest.fixture

@@ -54,11 +54,13 @@ def lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
     Raises:
         DenseHNError: as :func:`open_text`; an empty line.
     """
+    # A string, since formatting a Path takes as long as splitting the line.
+    name = str(path)
     with open_text(path, what) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
-                raise DenseHNError(f"{path}:{number}: empty line; remove it")
-            yield f"{path}:{number}", line.rstrip("\r\n")
+                raise DenseHNError(f"{name}:{number}: empty line; remove it")
+            yield f"{name}:{number}", line.rstrip("\r\n")
 
 
 def parsed(line: str, where: str) -> dict[str, Any]:

@@ -136,11 +136,17 @@ def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> Non
 def read_run(path: str | Path) -> Run:
     """Read a TREC run: ``qid Q0 docid rank score tag``.
 
+    Ranks are ignored, as in trec_eval. That is told where two neighbouring lines of a
+    topic have them the other way round than the scores.
+
     Raises:
         DenseHNError: a line without six columns, a score that is no finite number,
             a document listed twice for a query, a file with no hit.
     """
     run: Run = {}
+    # Of the line above.
+    query, place, height = "", 0, 0.0
+    first, contradicting = "", 0
     for where, line in lines(path, "run"):
         columns = line.split()
         if len(columns) != 6:
@@ -148,18 +154,30 @@ def read_run(path: str | Path) -> Run:
                 f"{where}: expected 6 columns `qid Q0 docid rank score tag`, "
                 f"got {len(columns)}"
             )
-        qid, _, docid, _, score, _ = columns
+        qid, _, docid, rank, score, _ = columns
         hits = run.setdefault(qid, {})
         if docid in hits:
             raise DenseHNError(
                 f"{where}: {docid!r} is listed twice for query {qid!r}; keep one line"
             )
         try:
-            hits[docid] = float(score)
+            hits[docid] = value = float(score)
         except ValueError:
-            hits[docid] = math.nan
-        if not math.isfinite(hits[docid]):
+            hits[docid] = value = math.nan
+        if not math.isfinite(value):
             raise DenseHNError(f"{where}: score {score!r} is not a finite number")
+        number = int(rank) if rank.isdecimal() else 0
+        # Rank and score both go up, or both go down.
+        if qid == query and (number - place) * (value - height) > 0:
+            first = first or where
+            contradicting += 1
+        query, place, height = qid, number, value
+    if contradicting:
+        log.warning(
+            "%s: the ranks of this line and the one above contradict their scores, as on "
+            "%d lines of the file; ranks are ignored",
+            *(first, contradicting),
+        )
     return _not_empty(run, path, "run")
 
 

@@ -64,8 +64,8 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("- a\n", "expected the sections"),
         ("collection: {pydoc: [json]}\nevaluate: {topics: all}\n", "not dev or test"),
         (
-            "collection: {pydoc: [json]}\nevaluate: {measures: [P@5]}\n",
-            "unknown measure",
+            "collection: {pydoc: [json]}\nevaluate: {measures: [nDCG(rel=2)]}\n",
+            "nDCG takes the grades as they are",
         ),
     ],
 )
@@ -216,7 +216,7 @@ WIDE = {"wide", "wide.encode", "wide.test", "wide.train", "wide.export"}
         ("again.negatives=[adore]", AGAIN),
         ("again.from=narrow", AGAIN | {"narrow.export"}),
         ("bm25.b=0.5", AGAIN | WIDE | {"bm25.train", "bm25.test"}),
-        ("evaluate.measures=[R@10]", set()),
+        ("evaluate.measures=[R(rel=2)@10]", set()),
     ],
 )
 def test_a_changed_branch_redoes_what_reads_it(branching, tmp_path, change, redone):
@@ -247,7 +247,7 @@ def test_a_branching_recipe_from_end_to_end(
     assert {path.name for path in runs.iterdir()} == (
         names | {"table.test.txt", "table.test.json"}
     )
-    rows = json.loads((runs / "table.test.json").read_text())
+    rows = json.loads((runs / "table.test.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["BM25", "untrained", *systems[2:]]
     for name, hits in (("bm25", 10), ("base", 20), ("wide", 10), ("adore", 10)):
         lengths = [len(h) for h in trec.read_run(runs / f"{name}.train.txt").values()]

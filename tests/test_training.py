@@ -293,7 +293,8 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"refresh_steps": 1, "refresh_epochs": 1}, "either refresh_steps or"),
         ({"refresh_steps": -1}, "refresh_steps and refresh_epochs start at 0"),
         ({"eval_share": 1.5}, "eval_share is 1.5"),
-        ({"eval_measures": "P@3"}, "unknown measure 'P@3'"),
+        ({"eval_measures": "MRR@3"}, "unknown measure 'MRR'; did you mean 'RR'"),
+        ({"eval_measures": "MAP"}, "give it a cut, such as MAP@100"),
         ({"early_stopping": 0}, "early_stopping is 0"),
     ],
 )

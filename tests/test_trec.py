@@ -61,6 +61,40 @@ def test_ranked_is_trec_evals_order():
 
 
 @pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["q a 1 3.0", "q b 2 2.0", "p c 1 9.0"], None),
+        # Ties, and the same rank for all, contradict nothing.
+        (["q a 1 3.0", "q b 2 3.0", "q c 2 1.0", "q d 2 2.0"], None),
+        # The best last.
+        (["q a 2 2.0", "q b 1 3.0"], None),
+        (["q a 1.0 2.0", "q b x 3.0"], None),
+        (["q a 1 3.0", "q b 2 2.0", "q c 3 2.5", "q d 4 2.7"], (3, 2)),
+        (["p a 1 1.0", "q a 3 1.0", "q b 2 0.5"], (3, 1)),
+    ],
+)
+def test_ranks_that_contradict_scores_are_told(tmp_path, caplog, lines, told):
+    rows = [line.split() for line in lines]
+    text = "".join(
+        f"{q} Q0 {docid} {rank} {score} t\n" for q, docid, rank, score in rows
+    )
+    (tmp_path / "run").write_text(text)
+    run = trec.read_run(tmp_path / "run")
+    assert [(q, d) for q, hits in run.items() for d in hits] == [
+        (q, d) for q, d, _, _ in rows
+    ]
+    messages = [record.getMessage() for record in caplog.records]
+    if told is None:
+        assert messages == []
+    else:
+        (message,) = messages
+        assert message.startswith(
+            f"{tmp_path / 'run'}:{told[0]}: the ranks of this line"
+        )
+        assert f"as on {told[1]} lines of the file" in message
+
+
+@pytest.mark.parametrize(
     ("read", "text", "message"),
     [
         (trec.read_topics, "q1\tone\n\nq2\ttwo\n", ":2: empty line"),

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from dense_hn import DenseHNError, evaluate, mine, trec
+from dense_hn import DenseHNError, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.evaluate.measures import per_query
 from dense_hn.train import arguments, commands, evaluation, joint
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.supervision import Supervision
@@ -47,12 +48,9 @@ def measured(folder, passages, corpus, files, tmp_path, measures):
     encoder = DenseEncoder.load(str(folder))
     vectors = encode_corpus(passages or encoder, corpus, tmp_path / "again")
     mine.mine(encoder, vectors, files["topics"], 48, tmp_path / "run", "t")
-    rows = evaluate.compare(
-        trec.read_qrels(files["qrels"]),
-        {"it": trec.read_run(tmp_path / "run")},
-        measures,
-    )
-    return {name: rows[0][name]["mean"] for name in measures}
+    judged, run = trec.read_qrels(files["qrels"]), trec.read_run(tmp_path / "run")
+    scored = per_query(judged, run, measures)
+    return {name: sum(of.values()) / len(judged) for name, of in scored.items()}
 
 
 @pytest.mark.parametrize(
@@ -97,10 +95,14 @@ def test_the_best_weights_are_kept_without_eval_steps(
 def test_the_curve_starts_with_the_encoder_as_it_comes(
     train, dev, corpus, files, bert, tmp_path
 ):
-    _, log = train("star", "out", **dev, **EVALUATE)
-    scored = measured(bert, None, corpus, files, tmp_path, ["RR@10"])
+    """By measures of their own level; one topic of 24 has a document of grade 2."""
+    measures = ["R(rel=2)@40", "RR@10"]
+    _, log = train("star", "out", eval_measures=measures, **dev, **EVALUATE)
+    scored = measured(bert, None, corpus, files, tmp_path, measures)
     assert log[0]["step"] == 0
-    assert log[0]["eval_RR@10"] == pytest.approx(scored["RR@10"], abs=1e-9)
+    for name in measures:
+        assert log[0][f"eval_{name}"] == pytest.approx(scored[name], abs=1e-9)
+    assert scored["R(rel=2)@40"] == pytest.approx(1 / 24)
 
 
 def test_early_stopping(train, dev):

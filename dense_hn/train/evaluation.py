@@ -12,10 +12,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from dense_hn import DenseHNError, evaluate, trec
+from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import Vectors, encode_in_memory
 from dense_hn.encoder import DenseEncoder
+from dense_hn.evaluate import measures
 from dense_hn.mine import retrieve
 
 
@@ -32,12 +33,9 @@ class EvaluationArguments:
     eval_measures: list[str] = field(
         default_factory=lambda: ["RR@10", "nDCG@10", "R@100"],
         metadata={
-            "help": "RR@k, nDCG@k, R@k; the best weights are those with the highest "
-            "first one."
+            "help": "As for `python -m dense_hn.evaluate`, each with a cut; the best "
+            "weights are those with the highest first one."
         },
-    )
-    relevance_level: int = field(
-        default=1, metadata={"help": "Judgements from this level on are relevant."}
     )
     early_stopping: int | None = field(
         default=None,
@@ -48,11 +46,11 @@ class EvaluationArguments:
         if not self.eval_measures:
             raise DenseHNError("eval_measures is empty; name one, such as RR@10")
         for measure in self.eval_measures:
-            evaluate.parse(measure)
-        if self.relevance_level < 1:
-            raise DenseHNError(
-                f"relevance_level is {self.relevance_level}; it starts at 1"
-            )
+            if measures.parse(measure).cut is None:
+                raise DenseHNError(
+                    f"eval_measures: {measure} does not say how many hits to search "
+                    f"for; give it a cut, such as {measure}@100"
+                )
         if self.early_stopping is not None and self.early_stopping < 1:
             raise DenseHNError(
                 f"early_stopping is {self.early_stopping}; it starts at 1"
@@ -110,18 +108,14 @@ class Evaluator:
             self._qrels, self.topics, args.eval_qrels, args.eval_topics, "text"
         )
         self.topics = {qid: self.topics[qid] for qid in self._qrels}
-        self._level = args.relevance_level
         self._measures = args.eval_measures
         self.passages = passages
 
     def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
         """Mean of each measure over the judged dev topics."""
-        depth = max(evaluate.parse(measure)[1] for measure in self._measures)
+        depth = max(measures.parse(measure).cut for measure in self._measures)
         run = dict(retrieve(encoder, self.passages(encoder), self.topics, depth))
-        scored = {
-            measure: evaluate.per_query(self._qrels, run, measure, self._level)
-            for measure in self._measures
-        }
+        scored = measures.per_query(self._qrels, run, self._measures)
         return {name: float(np.mean(list(q.values()))) for name, q in scored.items()}
 
 

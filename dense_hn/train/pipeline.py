@@ -13,7 +13,6 @@ of the stage it starts from.
 """
 
 import importlib.util
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dense_hn import DenseHNError, bm25, evaluate, pyserini, trec
+from dense_hn import DenseHNError, bm25, pyserini, trec
 from dense_hn.collections import sources
 from dense_hn.collections.collection import (
     corpus_file,
@@ -32,6 +31,7 @@ from dense_hn.collections.collection import (
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
+from dense_hn.evaluate import measures, significance, table
 from dense_hn.export import export_flat, require_plain, search_command
 from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import mine
@@ -266,7 +266,7 @@ class Pipeline:
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
-            [recipe.evaluate.measures, recipe.evaluate.relevance_level],
+            recipe.evaluate.measures,
             after=[f"{name}.{self.split}" for name in ("topics", *self._systems())],
         )
 
@@ -428,15 +428,17 @@ class Pipeline:
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
-        runs = {
-            UNTRAINED.get(name, name): trec.read_run(self.hits(name, self.split))
-            for name in self._systems()
-        }
-        section = self.recipe.evaluate
-        rows = evaluate.compare(qrels, runs, section.measures, section.relevance_level)
+        runs = []
+        for name in self._systems():
+            run = trec.read_run(self.hits(name, self.split))
+            title = UNTRAINED.get(name, name)
+            runs.append(
+                measures.score(title, qrels, run, self.recipe.evaluate.measures)
+            )
+        compared = significance.compare(runs)
         for path, text in (
-            (self.table.with_suffix(".json"), json.dumps(rows, indent=2)),
-            (self.table, evaluate.table(rows)),
+            (self.table.with_suffix(".json"), table.as_json(compared)),
+            (self.table, table.text(compared)),
         ):
             with whole_file(path) as partial_file:
                 partial_file.write_text(f"{text}\n", encoding="utf-8")

@@ -25,8 +25,9 @@ from typing import Any
 
 import yaml
 
-from dense_hn import DenseHNError, bm25, evaluate
+from dense_hn import DenseHNError, bm25
 from dense_hn.collections import sources
+from dense_hn.evaluate import measures
 from dense_hn.names import unknown
 from dense_hn.train import arguments, commands
 
@@ -60,9 +61,7 @@ class EvaluateSection:
     # dev or test.
     topics: str = "test"
     hits: int = 1000
-    measures: list[str] = field(default_factory=lambda: list(evaluate.MEASURES))
-    # Judgements from it on are relevant to RR and R.
-    relevance_level: int = 1
+    measures: list[str] = field(default_factory=lambda: list(measures.DEFAULT))
 
     def __post_init__(self) -> None:
         if self.topics not in EVALUATED:
@@ -70,7 +69,7 @@ class EvaluateSection:
         if self.hits < 1:
             raise DenseHNError(f"evaluate: hits is {self.hits}; it starts at 1")
         for measure in self.measures:
-            evaluate.parse(measure)
+            measures.parse(measure)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -21,6 +21,9 @@ class SupervisionArguments(EvaluationArguments):
 
     topics: str = field(metadata={"help": "Training topics: TSV, TREC or JSON."})
     qrels: str = field(metadata={"help": "Qrels for them, TREC's or BEIR's."})
+    relevance_level: int = field(
+        default=1, metadata={"help": "Judgements from this level on are relevant."}
+    )
     negatives: list[str] = field(
         default_factory=list,
         metadata={"help": "TREC runs for the training topics: static hard negatives."},
@@ -82,6 +85,10 @@ class SupervisionArguments(EvaluationArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.relevance_level < 1:
+            raise DenseHNError(
+                f"relevance_level is {self.relevance_level}; it starts at 1"
+            )
         if not 0 <= self.negatives_skip < self.negatives_depth:
             raise DenseHNError(
                 f"negatives_skip is {self.negatives_skip} and negatives_depth "

@@ -1,7 +1,11 @@
-"""README's step-by-step commands, as written, on a collection made in the test."""
+"""README's step-by-step commands, as written, on a collection made in the test; and the
+table of the reference runs.
+"""
 
 import importlib
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,6 +43,7 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
             arguments += ["--adore_hits", "20"]
         if module == "dense_hn.train":
             arguments += ["--max_steps", "2", "--use_cpu", "true"]
+        if module in ("dense_hn.train", "dense_hn.evaluate"):
             module += ".__main__"
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         importlib.import_module(module).main()
@@ -50,3 +55,21 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
         "--encoder models/adore --index indexes/star" in printed
     )
     assert len(trec.read_run("runs/adore.test.txt")) == 8
+
+
+def test_the_reference_runs_give_the_printed_table():
+    """The block with the command, and the one below it, of this folder's README."""
+    blocks = (Path(__file__).parent / "README.md").read_text().split("```")[1::2]
+    number = next(n for n, text in enumerate(blocks) if "runs/reference" in text)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    done = subprocess.run(
+        ["bash", "-c", blocks[number]],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=README.parent,
+        env=environment,
+    )
+    assert done.stdout == blocks[number + 1].removeprefix("\n")

@@ -1,0 +1,1 @@
+"""Runs scored against qrels: measures, significance, tables."""
