@@ -86,17 +86,18 @@ def self_check(
         )
 
     hits = min(HITS, len(docids))
-    topics = {f"q{n}": text for n, text in enumerate([*QUERIES, *texts])}
-    with tempfile.TemporaryDirectory() as temporary:
-        queries, theirs = _in_pyserini(
-            encoder, path, folder, topics, hits, Path(temporary)
-        )
+    texts = [" ".join(text.split()) for text in (*QUERIES, *texts)]
+    topics = {f"q{n}": text for n, text in enumerate(texts)}
+    queries = encode_texts(encoder.cpu(), texts, "query", batch=1)
     scores, rows = index.search(queries.numpy(), hits)
+    # Pyserini will want as much memory again.
+    del index
     ours = {
         # faiss fills up with row -1 where it finds fewer.
         qid: {docids[n]: float(s) for n, s in zip(*found, strict=True) if n >= 0}
         for qid, *found in zip(topics, rows, scores, strict=True)
     }
+    theirs = _in_pyserini(encoder, path, folder, topics, hits)
     largest = _largest_difference(ours, theirs, topics, path)
     share = _share_of_best(queries, vectors.matrix, torch.from_numpy(rows))
     if made_from["vectors"]["form"] == "flat" and share < 1:
@@ -140,34 +141,29 @@ def require_whole(encoder: DenseEncoder, path: str) -> None:
 
 
 def _in_pyserini(
-    encoder: DenseEncoder,
-    path: str,
-    folder: Path,
-    topics: trec.Topics,
-    hits: int,
-    temporary: Path,
-) -> tuple[torch.Tensor, trec.Run]:
-    """Our vectors of the topics, [Q, D], and the run of the command that is printed."""
-    file, output = temporary / "topics.tsv", temporary / "run.txt"
-    trec.write_topics(file, topics)
-    texts = list(trec.read_topics(file).values())
-    queries = encode_texts(encoder.cpu(), texts, "query", batch=1)
-    command = search_command(encoder.settings, path, folder, file, output, hits)
+    encoder: DenseEncoder, path: str, folder: Path, topics: trec.Topics, hits: int
+) -> trec.Run:
+    """The run of the command that is printed."""
     # This dense_hn, also where another one, or none, is installed.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "dense_hn.pyserini", "search.faiss", *command],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
-    if done.returncode or not output.is_file():
-        said = " / ".join(done.stderr.strip().splitlines()[-3:])
-        raise DenseHNError(
-            f"{path}: Pyserini cannot search with it (status {done.returncode}): {said}"
+    with tempfile.TemporaryDirectory() as temporary:
+        file, output = Path(temporary) / "topics.tsv", Path(temporary) / "run.txt"
+        trec.write_topics(file, topics)
+        command = search_command(encoder.settings, path, folder, file, output, hits)
+        done = subprocess.run(
+            [sys.executable, "-m", "dense_hn.pyserini", "search.faiss", *command],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
-    return queries, trec.read_run(output)
+        if done.returncode or not output.is_file():
+            said = " / ".join(done.stderr.strip().splitlines()[-3:])
+            raise DenseHNError(
+                f"{path}: Pyserini cannot search with it (status {done.returncode}): "
+                f"{said}"
+            )
+        return trec.read_run(output)
 
 
 def _largest_difference(
