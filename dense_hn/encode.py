@@ -69,7 +69,7 @@ class Vectors:
             DenseHNError: the passages were encoded by another encoder than ``name``
                 or than the one it was trained to search.
         """
-        if self.encoder not in (encoder.settings.passage_encoder, encoder.digest()):
+        if not encoder.searches(self.encoder):
             raise DenseHNError(
                 f"{self.path}: these vectors were made by another encoder than {name} "
                 "(or with other passage settings); encode the corpus with it first"

@@ -18,7 +18,8 @@ import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -118,13 +119,19 @@ class EncoderSettings:
         """What ``dense_hn.json`` of a folder or hub name says.
 
         Without one, what a checkpoint of ANCE or DRhard needs; empty for others.
+
+        Raises:
+            DenseHNError: no such model.
         """
-        path = cached_file(source, FILE, _raise_exceptions_for_missing_entries=False)
-        if path:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-        if _saved_as(source) & set(OLD_CLASSES):
-            return {"architecture": "ance", "tokenization": "transformers-2"}
-        return {}
+        with _loading(source):
+            path = cached_file(
+                source, FILE, _raise_exceptions_for_missing_entries=False
+            )
+            if path:
+                return json.loads(Path(path).read_text(encoding="utf-8"))
+            if _saved_as(source) & set(OLD_CLASSES):
+                return {"architecture": "ance", "tokenization": "transformers-2"}
+            return {}
 
 
 class AnceModel(RobertaPreTrainedModel):
@@ -160,6 +167,8 @@ class DenseEncoder(nn.Module):
         # Texts of a slice when there are gradients, its activations computed again in
         # the backward pass; 0: slices as ever, and all activations are kept.
         self.gradient_cache = 0
+        # Names of weights that the checkpoint lacks, which are random (see load).
+        self.made_up: list[str] = []
         vocabulary = model.config.vocab_size
         if not vocabulary // 2 < len(tokenizer) <= vocabulary:
             raise DenseHNError(
@@ -196,7 +205,7 @@ class DenseEncoder(nn.Module):
                 that does not fit the model.
         """
         path = locate(source)
-        try:
+        with _loading(source):
             saved = EncoderSettings.saved(path)
             chosen = EncoderSettings.of(saved | settings)
             if not saved and not settings.keys() & {"architecture", "pooling"}:
@@ -219,16 +228,14 @@ class DenseEncoder(nn.Module):
                 model, report = architecture.from_pretrained(
                     path, config=config, dtype=torch.float32, output_loading_info=True
                 )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            what = "cannot be loaded as an encoder"
-            if not Path(path).is_dir():
-                what = "no such folder, nor a model that the hub would give"
-            raise DenseHNError(f"{source}: {what}: {reason}") from error
         if any(name.startswith("embeddingHead") for name in report["unexpected_keys"]):
             _refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model, tokenizer, chosen).to(device)
+        encoder = cls(model, tokenizer, chosen)
+        # A pooler is loaded with the rest of a model, and is no part of a vector.
+        encoder.made_up = sorted(
+            name for name in report["missing_keys"] if "pooler" not in name.split(".")
+        )
+        return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def require_room_for(self, *lengths: int | None) -> None:
         """Check that the model takes texts of these lengths, in tokens; None: any.
@@ -351,6 +358,13 @@ class DenseEncoder(nn.Module):
         state.update(repr((ours.pooling, ours.l2_norm, length, prefix)).encode())
         return state.hexdigest()
 
+    def searches(self, passages: str) -> bool:
+        """Whether its queries belong to the passages of the encoder with this digest.
+
+        They do to its own, and to those that it was trained to search.
+        """
+        return passages in (self.settings.passage_encoder, self.digest())
+
     def save(self, folder: str | Path) -> None:
         """Write a folder that Pyserini loads as a query encoder, and we as an encoder.
 
@@ -374,6 +388,19 @@ class DenseEncoder(nn.Module):
         """Forget the truncation and padding of the last call, which are its state."""
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.backend_tokenizer.no_padding()
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """Say of what transformers raises which encoder cannot be loaded."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        what = "cannot be loaded as an encoder"
+        if not Path(locate(source)).is_dir():
+            what = "no such folder, nor a model that the hub would give"
+        raise DenseHNError(f"{source}: {what}: {reason}") from error
 
 
 def _saved_as(path: str) -> set[str]:

@@ -10,9 +10,10 @@ import torch
 from slow_tokenizer import SlowTokenizer
 from transformers import RobertaTokenizer
 
-from dense_hn import DenseHNError, export
+from dense_hn import DenseHNError
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export.search_command import search_command
 from dense_hn.train import arguments, commands
 
 TEXTS = ["the red lamp", "The RED Lamp ", "Café <MASK> lamp  <s>\tIt's OLD", "", "  x"]
@@ -119,14 +120,19 @@ def test_star_and_adore_train_it(folder, files, tmp_path, corpus):
 
 def test_the_search_command_wants_it_saved_first(folder, tmp_path):
     """In the folder as it is, nothing tells Pyserini of the tokenization."""
-    encoder = DenseEncoder.load(str(folder))
-    with pytest.raises(DenseHNError, match="dense_hn.encoder --source .*RobertaDot"):
-        export.search_command(encoder.settings, folder, "index", "t.tsv", "run.txt")
-    encoder.save(tmp_path / "saved")
-    command = export.search_command(
-        encoder.settings, tmp_path / "saved", "index", "t.tsv", "run.txt"
-    )
-    assert command[:4] == ["--encoder-class", "ance", "--encoder", f"{tmp_path}/saved"]
+    shutil.copytree(folder, tmp_path / "ance")
+    settings = DenseEncoder.load(str(folder)).settings
+    paths = "index", "t.tsv", "run.txt"
+    with pytest.raises(DenseHNError, match="dense_hn.encoder --source .*/ance "):
+        search_command(settings, tmp_path / "ance", *paths)
+    DenseEncoder.load(str(folder)).save(tmp_path / "ance" / "saved")
+    command = search_command(settings, tmp_path / "ance" / "saved", *paths)
+    assert command[:4] == [
+        "--encoder-class",
+        "ance",
+        "--encoder",
+        f"{tmp_path}/ance/saved",
+    ]
 
 
 def test_padding_that_pyserini_would_take_for_text_is_refused(folder, tmp_path):

@@ -141,6 +141,28 @@ def test_a_folder_that_pyserini_misreads_is_refused(tmp_path):
         Pipeline(recipe.read("quickstart"), tmp_path / "roadseries")
 
 
+def test_models_lie_where_pyserini_takes_them_for_what_they_are(
+    branching, tmp_path, roberta, old_checkpoint
+):
+    work = tmp_path / "work" / "branching"
+    for source, folder in (
+        (None, "models"),
+        (roberta, "ance"),
+        (old_checkpoint("RobertaDot"), "ance"),
+    ):
+        changes = [f"encoder.source={source}"] if source else []
+        pipeline = Pipeline(recipe.read(branching, changes), tmp_path)
+        assert pipeline.model("wide") == work / folder / "wide"
+    with pytest.raises(DenseHNError, match="reads 'ance' in .* this one is auto"):
+        Pipeline(recipe.read(branching), tmp_path / "performance")
+    with pytest.raises(DenseHNError, match="reads 'dpr' in .* this one is ance"):
+        Pipeline(
+            recipe.read(branching, [f"encoder.source={roberta}"]), tmp_path / "dpr"
+        )
+    with pytest.raises(DenseHNError, match="no/such/model: no such folder"):
+        Pipeline(recipe.read(branching, ["encoder.source=no/such/model"]), tmp_path)
+
+
 @pytest.fixture
 def folder(tmp_path, corpus, topics, qrels):
     """A collection folder: 12 topics to train on, 6 for dev, 6 for test."""

@@ -2,7 +2,8 @@
 
 :meth:`Pipeline._plan` is the path of the data. Under the output folder it writes
 
-    work/NAME/    collection, models/{base,STAGE…}, vectors/{base,STAGE…},
+    work/NAME/    collection, models/{base,STAGE…} (or ance/{base,STAGE…}, by which
+                  Pyserini knows that architecture), vectors/{base,STAGE…},
                   indexes/{bm25,STAGE…}, stages.json
     runs/NAME/    a TREC run for each system, the table, and the training curves
     qrels/NAME/   the qrels that the table was scored with
@@ -13,7 +14,6 @@ of the stage it starts from.
 """
 
 import importlib.util
-import shlex
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import partial
@@ -32,7 +32,8 @@ from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
-from dense_hn.export import export_flat, require_plain, search_command
+from dense_hn.export.folder import export_index
+from dense_hn.export.search_command import as_typed, require_plain, search_command
 from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
@@ -104,9 +105,11 @@ class Pipeline:
         self.source = given_settings.pop("source", None)
         if not isinstance(self.source, str):
             raise DenseHNError("encoder: source is missing: a folder or a hub name")
-        locate(self.source)
         typed = arguments.fill("encoder", EncoderSettings, given_settings)
         self.encoder_settings = {name: getattr(typed, name) for name in given_settings}
+        saved = EncoderSettings.saved(locate(self.source))
+        settings = EncoderSettings.of(saved | self.encoder_settings)
+        self.architecture = settings.architecture
         # In the order of the file, so that each knows those before it.
         self.trainings: dict[str, Training] = {}
         for section in recipe.stages:
@@ -115,7 +118,7 @@ class Pipeline:
             except DenseHNError as error:
                 raise DenseHNError(f"stage {section.name}: {error}") from error
         for name in self.exported():
-            require_plain(self.model(name))
+            require_plain(*self._searched(name), self.architecture)
         self.splits = [self.split]
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
@@ -128,7 +131,8 @@ class Pipeline:
 
     def model(self, name: str) -> Path:
         """Folder of an encoder: base, or a training stage's."""
-        return self.work / "models" / name
+        folder = "ance" if self.architecture == "ance" else "models"
+        return self.work / folder / name
 
     def vectors(self, space: str) -> Path:
         """Vectors folder of a passage space."""
@@ -163,6 +167,15 @@ class Pipeline:
         last = self.trainings.keys() - sources
         spaces = {self.passages(name) for name in last}
         return [name for name in self.trainings if self.passages(name) in spaces]
+
+    def _searchers(self, space: str) -> list[str]:
+        """The exported training stages that search a passage space."""
+        return [name for name in self.exported() if self.passages(name) == space]
+
+    def _searched(self, name: str) -> tuple[Path, Path, Path]:
+        """What Pyserini gets to search a training stage: encoder, index and topics."""
+        index = self.index(self.passages(name))
+        return self.model(name), index, self.topics(self.split)
 
     def _training(self, section: TrainingSection) -> Training:
         """Fill in the files of a training stage, and parse its arguments."""
@@ -260,8 +273,16 @@ class Pipeline:
         if self._evaluated():
             add("curves", self._curves, [self.curves], after=self._evaluated())
         for space in dict.fromkeys(map(self.passages, self.exported())):
-            work = partial(self._export, space)
-            add(f"{space}.export", work, [self.index(space)], after=[f"{space}.encode"])
+            add(
+                f"{space}.export",
+                partial(self._export, space),
+                [self.index(space)],
+                after=[
+                    f"topics.{self.split}",
+                    f"{space}.encode",
+                    *self._searchers(space),
+                ],
+            )
         add(
             "evaluate",
             self._evaluate,
@@ -330,16 +351,16 @@ class Pipeline:
         lines = [self.ledger.summary()]
         copy = self.work / f"topics.{self.split}.json"
         for name in self.exported():
+            encoder, index, topics = self._searched(name)
             command = search_command(
-                EncoderSettings.of(EncoderSettings.saved(str(self.model(name)))),
-                encoder=self.model(name),
-                index=self.index(self.passages(name)),
-                topics=trec.for_pyserini(self.topics(self.split), copy),
+                EncoderSettings.of(EncoderSettings.saved(str(encoder))),
+                encoder,
+                index,
+                trec.for_pyserini(topics, copy),
                 output=self.runs / f"pyserini-{name}.{self.split}.txt",
                 hits=self.recipe.evaluate.hits,
             )
-            lines += ["", f"{name} in Pyserini:"]
-            lines += [f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}"]
+            lines += ["", f"{name} in Pyserini:", as_typed(command)]
         if self._evaluated():
             lines += ["", f"{self.recipe.name}, dev topics while training"]
             lines += [self.curves.read_text(encoding="utf-8").rstrip()]
@@ -418,7 +439,11 @@ class Pipeline:
         mine(encoder, vectors, topics, hits, output, name, qrels)
 
     def _export(self, space: str) -> None:
-        export_flat(Vectors.load(self.vectors(space)), self.index(space))
+        vectors = Vectors.load(self.vectors(space))
+        paths = [str(self.model(name)) for name in self._searchers(space)]
+        encoders = {path: DenseEncoder.load(path) for path in paths}
+        topics = trec.read_topics(self.topics(self.split)).values()
+        export_index(vectors, self.index(space), encoders, topics=topics)
 
     def _curves(self) -> None:
         logs = {name: log_of(self.model(name)) for name in self._evaluated()}

@@ -15,9 +15,11 @@ import pytest
 from compare_runs import compare
 from transformers import RobertaTokenizer
 
-from dense_hn import export, pyserini, trec
+from dense_hn import pyserini, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export.folder import write_index
+from dense_hn.export.search_command import search_command
 from dense_hn.mine import retrieve
 
 SMALL = [
@@ -142,11 +144,16 @@ def test_the_table_is_what_pyserinis_own_evaluation_says(quickstart):
         assert ours["R@100"] == pytest.approx(theirs["recall_100"], abs=6e-5)
 
 
+def encoder_folder(encoder: DenseEncoder, folder: Path) -> Path:
+    """Where an encoder is saved in a folder, under a name that Pyserini recognises."""
+    return folder / ("ance" if encoder.settings.architecture == "ance" else "encoder")
+
+
 def searched(encoder: DenseEncoder, folder: Path) -> trec.Run:
     """The run of the command that is printed for what was saved in a folder."""
-    arguments = export.search_command(
+    arguments = search_command(
         encoder.settings,
-        encoder=folder / "encoder",
+        encoder=encoder_folder(encoder, folder),
         index=folder / "index",
         topics=folder / "topics.tsv",
         output=folder / "run.txt",
@@ -165,9 +172,10 @@ PLAIN = {"pooling": "cls", "l2_norm": False, "query_prefix": "where is"}
 def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, request):
     """`ance`, which Pyserini 1.6 loads only when mended, and `auto` in two ways."""
     encoder = DenseEncoder.load(str(request.getfixturevalue(name)), **settings)
-    encoder.save(tmp_path / "encoder")
+    encoder.save(encoder_folder(encoder, tmp_path))
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
-    export.export_flat(vectors, tmp_path / "index")
+    (tmp_path / "index").mkdir()
+    write_index(vectors, tmp_path / "index", "flat", {})
     # A query longer than any limit, and capitals, which ance keeps under transformers 5.
     topics = topics | {"long": "where is the red lamp " * 40, "capital": "The RED Lamp"}
     trec.write_topics(tmp_path / "topics.tsv", topics)
@@ -196,10 +204,11 @@ OLD_TOPICS = {
 def test_an_old_checkpoint_in_pyserini(name, old_checkpoint, corpus, topics, tmp_path):
     """The runner gives Pyserini's ance the tokenization of transformers 2.x."""
     encoder = DenseEncoder.load(str(old_checkpoint(name)))
-    encoder.save(tmp_path / "encoder")
+    encoder.save(encoder_folder(encoder, tmp_path))
     corpus = {docid: text.title() for docid, text in corpus.items()}
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
-    export.export_flat(vectors, tmp_path / "index")
+    (tmp_path / "index").mkdir()
+    write_index(vectors, tmp_path / "index", "flat", {})
     topics = topics | OLD_TOPICS
     # By hand, since write_topics leaves one blank of several.
     lines = "".join(f"{qid}\t{text}\n" for qid, text in topics.items())
@@ -209,7 +218,7 @@ def test_an_old_checkpoint_in_pyserini(name, old_checkpoint, corpus, topics, tmp
     assert_same_run(dict(retrieve(encoder, vectors, topics, 20)), theirs)
 
     # What Pyserini itself would have taken: the same for the lower-case topics only.
-    plain = RobertaTokenizer.from_pretrained(tmp_path / "encoder")
+    plain = RobertaTokenizer.from_pretrained(tmp_path / "ance")
     settings = replace(encoder.settings, passage_encoder=vectors.encoder)
     plain = DenseEncoder(encoder.model, plain, settings)
     plain = dict(retrieve(plain, vectors, topics, 20))

@@ -1,0 +1,83 @@
+"""What an exported index was made from: ``manifest.json`` in its folder.
+
+encoder     digest of the encoder that made the passage vectors
+corpus      digest of the corpus
+passages    how many
+dimension   of a vector
+vectors     the form they are stored in, and its parameters
+dense_hn    version
+command     command line that wrote it
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dense_hn import DenseHNError, __version__, provenance
+from dense_hn.encode import MANIFEST, Vectors
+from dense_hn.encoder import DenseEncoder
+from dense_hn.files import require_file
+
+
+def write(folder: Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
+    """Write what an export of ``vectors`` in this form was made from."""
+    passages, dimension = vectors.matrix.shape
+    facts = {
+        "encoder": vectors.encoder,
+        "corpus": vectors.corpus,
+        "passages": passages,
+        "dimension": dimension,
+        "vectors": dict(form),
+        "dense_hn": __version__,
+        "command": provenance.command(),
+    }
+    text = json.dumps(facts, indent=2)
+    (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """Read an exported folder's manifest.
+
+    Raises:
+        DenseHNError: there is none.
+    """
+    path = require_file(
+        Path(folder) / MANIFEST, "what this index was made from (export it anew)"
+    )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def require_belongs(folder: str | Path, encoder: DenseEncoder, name: str) -> None:
+    """Check that this encoder's queries belong to an exported folder's passages.
+
+    Raises:
+        DenseHNError: they were encoded by another encoder than ``name`` and than the
+            one it was trained to search.
+    """
+    made_from = read(folder)["encoder"]
+    if not encoder.searches(made_from):
+        theirs = encoder.settings.passage_encoder or encoder.digest()
+        raise DenseHNError(
+            f"{folder}: made from passages of the encoder {made_from[:12]}, and {name} "
+            f"searches those of {theirs[:12]}; export vectors made with it"
+        )
+
+
+def require_corpus(folder: str | Path, corpus: str, name: str | Path) -> None:
+    """Check that an exported folder was made from this corpus.
+
+    Args:
+        folder: exported.
+        corpus: its digest, as corpus_digest or Vectors.corpus gives it.
+        name: what has that digest, for the message.
+
+    Raises:
+        DenseHNError: it was made from another one than that of ``name``.
+    """
+    made_from = read(folder)["corpus"]
+    if made_from != corpus:
+        raise DenseHNError(
+            f"{folder}: made from the corpus {made_from[:12]}, and {name} is of "
+            f"{corpus[:12]}; export its vectors"
+        )

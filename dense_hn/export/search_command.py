@@ -1,0 +1,164 @@
+"""The command line that searches an exported index, and paths that would change it.
+
+Pyserini takes hints from words in the paths that it is given.
+"""
+
+import shlex
+from pathlib import Path
+
+from dense_hn import DenseHNError
+from dense_hn.encoder import FILE, EncoderSettings
+
+# The words that Pyserini looks for in an encoder's path, lower-cased, in its order, when
+# --encoder-class is left out (pyserini.encode.query_encoder_class_map; importing it
+# takes a JVM and seconds). With the class given, some still change pooling and length.
+ENCODER_WORDS = (
+    "dkrr",
+    "cosdpr",
+    "dpr",
+    "bpr",
+    "tct_colbert",
+    "ance",
+    "sentence",
+    "contriever",
+    "aggretriever",
+    "openai-api",
+    "auto",
+    "clip",
+    "arctic",
+    "uniir",
+    "qwen3",
+    "dse",
+    "mmeb",
+)
+# What Pyserini does when another path has a word in it.
+WORDS = {
+    "index": dict.fromkeys(
+        ("bright-aops", "bright-leetcode", "bright-theoremqa-questions"),
+        "downloads documents to leave out of the hits",
+    ),
+    "topics": {"cacm": "reads topics in another format"},
+    "encoded queries": {"bpr": "wants two vectors for every query"},
+}
+# Names of topics files, but for _ and the extension, whose order Pyserini believes to
+# know (pyserini.query_iterator, PREDEFINED_ORDER); it fails on a file of that name.
+ORDERED_TOPICS = (
+    "msmarco-doc-dev",
+    "msmarco-doc-test",
+    "msmarco-passage-dev-subset",
+    "msmarco-passage-test-subset",
+)
+
+
+def require_plain(
+    encoder: str | Path, index: str | Path, topics: str | Path, architecture: str
+) -> None:
+    """Refuse paths with which Pyserini would not search as we do.
+
+    Args:
+        encoder: query encoder's.
+        index: exported index folder's.
+        topics: TSV file's.
+        architecture: the encoder's.
+
+    Raises:
+        DenseHNError: as :func:`require_recognised` and :func:`require_harmless`.
+    """
+    require_recognised(encoder, architecture)
+    require_harmless(index, "index")
+    require_harmless(topics, "topics")
+
+
+def require_recognised(encoder: str | Path, architecture: str) -> None:
+    """Refuse an encoder's path that leads Pyserini to another class or pooling.
+
+    An `auto` encoder's must have none of Pyserini's words, not even ``auto``, with
+    which its pooling is lost. An `ance` encoder's must have ``ance`` before any other,
+    or Pyserini, called without --encoder-class, drops its head and ends with status 0.
+
+    Raises:
+        DenseHNError: names the word.
+    """
+    word = next((w for w in ENCODER_WORDS if w in str(encoder).lower()), None)
+    if architecture == "ance" and word is None:
+        raise DenseHNError(
+            f"{encoder}: Pyserini, called without --encoder-class, knows an ance encoder "
+            "by 'ance' in its path, and would drop this one's head without a word; put "
+            "it into a folder such as ance/star"
+        )
+    if word not in (None, architecture) or word == "auto":
+        raise DenseHNError(
+            f"{encoder}: Pyserini, called without --encoder-class, reads {word!r} in an "
+            "encoder's path as its class, with that class's own pooling, and this one "
+            f"is {architecture}; choose another name"
+        )
+
+
+def require_harmless(path: str | Path, kind: str) -> None:
+    """Refuse another path that makes Pyserini do something else.
+
+    Args:
+        path: as it will be given to Pyserini.
+        kind: one of ``WORDS``: index, topics, or encoded queries.
+
+    Raises:
+        DenseHNError: names the word in the path.
+    """
+    for word, does in WORDS[kind].items():
+        if word in str(path):
+            raise DenseHNError(
+                f"{path}: Pyserini {does} when the path of {kind} has {word!r} in it; "
+                "choose another name"
+            )
+    name = Path(path).stem.replace("_", "-")
+    if kind == "topics" and name in ORDERED_TOPICS:
+        raise DenseHNError(
+            f"{path}: Pyserini takes a file of this name for its own {name} and fails; "
+            "choose another name"
+        )
+
+
+def search_command(
+    settings: EncoderSettings,
+    encoder: str | Path,
+    index: str | Path,
+    topics: str | Path,
+    output: str | Path,
+    hits: int = 1000,
+) -> list[str]:
+    """Arguments of ``pyserini.search.faiss`` that search the index as we do.
+
+    They are for `python -m dense_hn.pyserini search.faiss`, which `ance` encoders need.
+
+    Raises:
+        DenseHNError: a path that makes Pyserini encode queries, read topics or search
+            in another way; an encoder with another tokenization than its files say.
+
+    Args:
+        settings: the query encoder's.
+        encoder: its folder.
+        index: exported index folder.
+        topics: TSV file.
+        output: run file that Pyserini will write.
+        hits: documents per topic.
+    """
+    require_plain(encoder, index, topics, settings.architecture)
+    if settings.tokenization != "own" and not (Path(encoder) / FILE).is_file():
+        raise DenseHNError(
+            f"{encoder}: nothing in it tells Pyserini of the tokenization "
+            f"{settings.tokenization}; run `python -m dense_hn.encoder --source {encoder} "
+            "--output DIR` and name that folder"
+        )
+    command = ["--encoder-class", settings.architecture, "--encoder", str(encoder)]
+    if settings.architecture == "auto":
+        command += ["--pooling", settings.pooling]
+        command += ["--l2-norm"] if settings.l2_norm else []
+    if settings.query_prefix:
+        command += ["--query-prefix", settings.query_prefix]
+    command += ["--index", str(index), "--topics", str(topics), "--output", str(output)]
+    return [*command, "--hits", str(hits)]
+
+
+def as_typed(command: list[str]) -> str:
+    """The line to type for the arguments of :func:`search_command`."""
+    return f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}"
