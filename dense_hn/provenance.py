@@ -27,7 +27,7 @@ def record(output: str | Path, made_from: Mapping[str, Any]) -> None:
         "made_from": dict(made_from),
         "sha256": digest(output),
         "dense_hn": __version__,
-        "command": _command(),
+        "command": command(),
     }
     with whole_file(_beside(output)) as partial:
         partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -42,7 +42,7 @@ def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
     return same and facts["sha256"] == digest(output)
 
 
-def _command() -> str:
+def command() -> str:
     """The command line of this process, as it is typed."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     if module is None:

@@ -27,19 +27,28 @@ Topics = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 
+# What Java's String.trim takes off a topic's text, and what Pyserini so reads without.
+TRIMMED = "".join(map(chr, range(ord(" ") + 1)))
+
 
 def read_topics(path: str | Path) -> Topics:
-    """Read ``qid<TAB>text`` lines.
+    """Read ``qid<TAB>text`` lines; each text as Pyserini reads it.
 
     Raises:
-        DenseHNError: a line without exactly one tab, an empty text, a qid that is empty, has
-            white space or occurs twice, a file with no topic.
+        DenseHNError: a line without exactly one tab, an empty text, a carriage return or
+            byte order mark in a line, a qid that is empty, has white space or occurs
+            twice, a file with no topic.
     """
     topics: Topics = {}
     for where, line in _lines(path, "topics"):
         qid, tab, text = line.partition("\t")
-        if not tab or not text.strip():
+        if not tab or not text.strip(TRIMMED).strip():
             raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
+        if "\r" in line or "\ufeff" in line:
+            raise DenseHNError(
+                f"{where}: a carriage return or byte order mark inside, where Pyserini "
+                "would read another text; remove it"
+            )
         if "\t" in text:
             raise DenseHNError(
                 f"{where}: a second tab, where Pyserini would cut the text; remove it"
@@ -50,7 +59,7 @@ def read_topics(path: str | Path) -> Topics:
             )
         if qid in topics:
             raise DenseHNError(f"{where}: query id {qid!r} occurs twice; keep one line")
-        topics[qid] = text.strip()
+        topics[qid] = text.strip(TRIMMED)
     return _not_empty(topics, path, "topics")
 
 

@@ -1,0 +1,1 @@
+"""Passage vectors in the formats of others."""
