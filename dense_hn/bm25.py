@@ -8,15 +8,12 @@ import argparse
 import json
 import logging
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, cli, provenance, pyserini, trec
+from dense_hn import anserini, cli, provenance, pyserini, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
 
@@ -25,10 +22,8 @@ log = logging.getLogger("dense_hn")
 K1, B = 0.9, 0.4
 # What an index was made from; Lucene leaves it alone.
 MANIFEST = "manifest.json"
-# Anserini keeps the stored text of every hit of a batch on the heap. Left alone, a JVM
-# takes a quarter of the machine's memory before it collects its garbage.
+# Topics searched together; Anserini keeps the stored text of all their hits in memory.
 BATCH = 32
-HEAP = "-Xmx2g"
 
 
 def index(corpus: Mapping[str, str], folder: str | Path) -> None:
@@ -42,44 +37,16 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
     with whole_folder(folder, "segments_*") as partial:
         source = partial / "corpus"
         write_corpus(source / "corpus.jsonl", corpus)
-        command = [sys.executable, "-m", "dense_hn.pyserini", "index.lucene"]
-        command += ["--collection", "JsonCollection", "--input", str(source)]
+        command = ["index.lucene", "--collection", "JsonCollection"]
+        command += ["--input", str(source)]
         command += ["--generator", "DefaultLuceneDocumentGenerator"]
         command += ["--index", str(partial), "--threads", str(os.cpu_count())]
         command += ["--storePositions", "--storeDocvectors", "--storeRaw"]
-        lines = _run(command, len(corpus))
+        anserini.index(command, partial, folder, len(corpus), "Indexing for BM25")
         (source / "corpus.jsonl").unlink()
         source.rmdir()
         manifest = {"corpus": corpus_digest(corpus)}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        documents = 0
-        if any(partial.glob("segments_*")):
-            searcher = _searcher(partial)
-            documents = searcher.get_total_num_docs()
-            searcher.close()
-        if documents != len(corpus):
-            wrong = [line for line in lines if "ERROR" in line or "Exception" in line]
-            raise DenseHNError(
-                f"{folder}: Lucene indexed {documents} of {len(corpus)} documents: "
-                f"{' | '.join((wrong or lines)[-3:])}"
-            )
-
-
-def _run(command: list[str], documents: int) -> list[str]:
-    """Run the indexer, show how far it says it is, and return what it printed."""
-    lines = []
-    with (
-        tqdm(total=documents, desc="Indexing for BM25", unit=" documents") as progress,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        for line in process.stdout:
-            lines.append(line.strip())
-            said = re.search(r"([\d,]+) documents indexed", line)
-            if said:
-                progress.update(int(said[1].replace(",", "")) - progress.n)
-    return lines
 
 
 def search(
@@ -163,7 +130,7 @@ def mine(
 
 def _searcher(folder: Path):
     """Anserini's SimpleSearcher; lighter than Pyserini's, which imports torch."""
-    pyserini.start_jvm(HEAP)
+    pyserini.start_jvm(anserini.HEAP)
     from jnius import autoclass
 
     # Absolute: Java keeps the working directory that it was started in.

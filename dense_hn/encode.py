@@ -1,9 +1,13 @@
 """Corpus and topics to vectors.
 
     python -m dense_hn.encode corpus --encoder DIR --corpus corpus.jsonl --output DIR
+    python -m dense_hn.encode topics --encoder DIR --topics topics.tsv --output DIR
 
 A vectors folder holds ``vectors.npy`` ([N, D] float32), ``docid`` (one a line, in the
 same order) and ``manifest.json`` (which encoder and corpus they come from).
+
+A folder of encoded topics is for searching in Pyserini without the model; see
+:func:`encode_topics`.
 """
 
 import argparse
@@ -18,15 +22,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, __version__, cli
+from dense_hn import DenseHNError, __version__, cli, provenance, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import require_file, require_folder, whole_folder
+from dense_hn.export.search_command import as_typed, require_harmless
+from dense_hn.files import digest, require_file, require_folder, whole_folder
 
 log = logging.getLogger("dense_hn")
 
 BATCH = 64
 MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
+# The names that Pyserini's --encoded-queries and Anserini's users know.
+PICKLE, JSONL = "embedding.pkl", "topics.vect.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +140,113 @@ def encode_corpus(
     return Vectors.load(folder)
 
 
+def encode_topics(
+    encoder: DenseEncoder, topics_path: str | Path, folder: str | Path
+) -> None:
+    """Encode topics into a folder that Pyserini searches with, without the model.
+
+    It holds, both in the topics' order:
+
+    * ``embedding.pkl`` for ``search.faiss --encoded-queries FOLDER``: a pandas DataFrame
+      ``id, text, embedding`` ([D] float32 each), where a topic is looked up by its text
+    * ``topics.vect.jsonl`` for ``search.lucene --dense --topics``: ``{"qid", "title"}``,
+      the vector being the title, a JSON array in a string
+
+    and ``manifest.json`` (which encoder and topics they come from).
+
+    Args:
+        encoder: the query encoder.
+        topics_path: TSV file.
+        folder: folder to write.
+
+    Raises:
+        DenseHNError: before anything is encoded: topics that cannot be read, a folder
+            that holds other things, or whose path has ``bpr`` in it.
+    """
+    import pandas
+
+    require_harmless(folder, "encoded queries")
+    topics = trec.read_topics(topics_path)
+    manifest = {
+        "query_encoder": encoder.digest("query"),
+        "topics": digest(topics_path),
+        "queries": len(topics),
+        "dimension": encoder.dimension,
+        "dense_hn": __version__,
+        "command": provenance.command(),
+    }
+    with whole_folder(folder, PICKLE) as partial:
+        matrix = encode_texts(encoder, list(topics.values()), "query")
+        columns = {"id": list(topics), "text": list(topics.values())}
+        columns |= {"embedding": list(matrix.numpy())}
+        # Strings as objects: pandas 2 does not read the string type of pandas 3.
+        pandas.DataFrame(columns, dtype=object).to_pickle(partial / PICKLE)
+        with open(partial / JSONL, "w", encoding="utf-8") as file:
+            for qid, row in zip(topics, matrix.tolist(), strict=True):
+                line = json.dumps({"qid": qid, "title": json_vector(row)})
+                file.write(f"{line}\n")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def json_vector(vector: Sequence[float]) -> str:
+    """A vector of float32 numbers as a JSON array.
+
+    Nine significant digits tell any two of them apart, also where they are read as
+    64-bit floats first; the exponent keeps -0.0 from being read as a whole number.
+    """
+    return f"[{','.join(['%.8e'] * len(vector)) % tuple(vector)}]"
+
+
+def search_command(
+    folder: str | Path,
+    topics: str | Path,
+    index: str | Path,
+    output: str | Path,
+    hits: int = 1000,
+) -> list[str]:
+    """Arguments of ``pyserini.search.faiss`` that search with encoded topics.
+
+    Args:
+        folder: from :func:`encode_topics`.
+        topics: the TSV file they were made from.
+        index: faiss index folder.
+        output: run file that Pyserini will write.
+        hits: documents per topic.
+
+    Raises:
+        DenseHNError: a path that makes Pyserini read topics or vectors in another way.
+    """
+    require_harmless(folder, "encoded queries")
+    require_harmless(topics, "topics")
+    command = ["--encoded-queries", str(folder), "--index", str(index)]
+    command += ["--topics", str(topics), "--output", str(output)]
+    return [*command, "--hits", str(hits)]
+
+
 def main() -> None:
-    """Encode a corpus from the command line."""
+    """Encode a corpus or topics from the command line."""
     parser = argparse.ArgumentParser(
         prog="dense_hn.encode",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=["corpus"])
-    parser.add_argument("--encoder", required=True, help="folder or hub name")
-    parser.add_argument("--corpus", required=True, help="JSONL, TSV or a folder")
-    parser.add_argument("--output", required=True, help="vectors folder to write")
+    commands = parser.add_subparsers(dest="what", required=True)
+    for what, file in (
+        ("corpus", "JSONL, TSV or a folder"),
+        ("topics", "TSV, TREC or JSON"),
+    ):
+        one = commands.add_parser(what, help=f"encode {what}")
+        one.add_argument("--encoder", required=True, help="folder or hub name")
+        one.add_argument(f"--{what}", required=True, help=file)
+        one.add_argument("--output", required=True, help="folder to write")
     args = parser.parse_args()
-    corpus = read_corpus(args.corpus)
-    encoder = DenseEncoder.load(args.encoder)
-    encode_corpus(encoder, corpus, args.output)
+    if args.what == "corpus":
+        corpus = read_corpus(args.corpus)
+        encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output)
+        return
+    command = search_command(args.output, args.topics, "INDEX", "RUN.txt")
+    encode_topics(DenseEncoder.load(args.encoder), args.topics, args.output)
+    print(as_typed("search.faiss", command))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ runs ``python -m pyserini.search.faiss`` with the same arguments, after
   ``tokenizer.json`` whose tokenization is that of transformers 2.x (see
   dense_hn.tokenizer). Where an `ance` encoder loads without this runner, such a one is
   right for queries in lower case without special tokens only.
+
+A name that begins with ``io.anserini.`` is one of Anserini's classes, for what Pyserini
+has no module for; it is run with the same arguments, too.
 """
 
 import importlib.util
@@ -23,6 +26,7 @@ import os
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +120,9 @@ def main() -> None:
         )
     name = sys.argv[1].removeprefix("pyserini.")
     start_jvm()
+    if name.startswith("io.anserini."):
+        _java(name)(sys.argv[2:])
+        return
     try:
         known = importlib.util.find_spec(f"pyserini.{name}") is not None
     except ModuleNotFoundError:
@@ -126,6 +133,16 @@ def main() -> None:
         mend_ance()
     sys.argv = [f"pyserini.{name}", *sys.argv[2:]]
     runpy.run_module(f"pyserini.{name}", run_name="__main__", alter_sys=True)
+
+
+def _java(name: str) -> Callable[[list[str]], None]:
+    """The main method of a Java class."""
+    from jnius import JavaException, autoclass
+
+    try:
+        return autoclass(name).main
+    except JavaException:
+        raise DenseHNError(f"Anserini has no class {name!r}; check it") from None
 
 
 def release(home: Path) -> dict[str, str]:

@@ -45,6 +45,11 @@ def _tsv(path: str | Path) -> Iterator[tuple[str, str, str]]:
         qid, tab, text = line.partition("\t")
         if not tab:
             raise DenseHNError(f"{where}: expected `qid<TAB>text`, got {line[:80]!r}")
+        if "\r" in line or "\ufeff" in line:
+            raise DenseHNError(
+                f"{where}: a carriage return or byte order mark inside, where Pyserini "
+                "would read another text; remove it"
+            )
         if "\t" in text:
             raise DenseHNError(
                 f"{where}: a second tab, where Pyserini would cut the text; remove it"

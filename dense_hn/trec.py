@@ -33,10 +33,12 @@ Run = dict[str, dict[str, float]]
 
 # Also the header of BEIR's qrels.
 BEIR_QRELS = "query-id corpus-id score"
+# What Java's String.trim takes off a topic's text, and what Pyserini so reads without.
+TRIMMED = "".join(map(chr, range(ord(" ") + 1)))
 
 
 def read_topics(path: str | Path) -> Topics:
-    """Read topics in one of the formats of dense_hn.topic_formats.
+    """Read topics in one of the formats of dense_hn.topic_formats; texts as in Pyserini.
 
     Raises:
         DenseHNError: what is not of the file's format, an empty text, a qid that is empty,
@@ -44,7 +46,7 @@ def read_topics(path: str | Path) -> Topics:
     """
     topics: Topics = {}
     for where, qid, text in topic_formats.rows(path):
-        if not text.strip():
+        if not text.strip(TRIMMED).strip():
             raise DenseHNError(f"{where}: query {qid!r} has no text; remove it")
         if qid.split() != [qid]:
             raise DenseHNError(
@@ -52,7 +54,7 @@ def read_topics(path: str | Path) -> Topics:
             )
         if qid in topics:
             raise DenseHNError(f"{where}: query id {qid!r} occurs twice; keep one line")
-        topics[qid] = text.strip()
+        topics[qid] = text.strip(TRIMMED)
     return _not_empty(topics, path, "topics")
 
 

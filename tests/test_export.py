@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
 from dense_hn import DenseHNError, __version__
-from dense_hn.collections.jsonl import corpus_digest
+from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, manifest

@@ -47,7 +47,9 @@ def test_no_java_is_one_clear_line(tmp_path, monkeypatch):
         pyserini.java_home()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--index", "x"], ["no.such.module"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--index"], ["no.such"], ["io.anserini.No"]]
+)
 def test_the_runner_refuses_what_is_no_pyserini_command(arguments):
     done = subprocess.run(
         [sys.executable, "-m", "dense_hn.pyserini", *arguments],

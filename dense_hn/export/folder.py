@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dense_hn import pyserini
-from dense_hn.encode import DOCIDS, Vectors
+from dense_hn.encode import DOCIDS, MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, manifest
 from dense_hn.export.self_check import INDEX, require_whole, sample, self_check
@@ -73,4 +73,4 @@ def write_index(
     faiss.write_index(index, str(folder / INDEX))
     docids = "".join(f"{docid}\n" for docid in vectors.docids)
     (folder / DOCIDS).write_text(docids, encoding="utf-8")
-    manifest.write(folder, vectors, {"form": form, **parameters})
+    manifest.write(folder / MANIFEST, vectors, {"form": form, **parameters})

@@ -20,8 +20,8 @@ from dense_hn.encoder import DenseEncoder
 from dense_hn.files import require_file
 
 
-def write(folder: Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
-    """Write what an export of ``vectors`` in this form was made from."""
+def write(path: str | Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
+    """Write to ``path`` what an export of ``vectors`` in this form was made from."""
     passages, dimension = vectors.matrix.shape
     facts = {
         "encoder": vectors.encoder,
@@ -33,7 +33,7 @@ def write(folder: Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
         "command": provenance.command(),
     }
     text = json.dumps(facts, indent=2)
-    (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+    Path(path).write_text(f"{text}\n", encoding="utf-8")
 
 
 def read(folder: str | Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ WORDS = {
         "downloads documents to leave out of the hits",
     ),
     "topics": {"cacm": "reads topics in another format"},
+    "vector topics": dict.fromkeys(("beir", "cacm"), "reads topics in another format"),
     "encoded queries": {"bpr": "wants two vectors for every query"},
 }
 # Names of topics files, but for _ and the extension, whose order Pyserini believes to
@@ -159,6 +160,6 @@ def search_command(
     return [*command, "--hits", str(hits)]
 
 
-def as_typed(command: list[str]) -> str:
-    """The line to type for the arguments of :func:`search_command`."""
-    return f"python -m dense_hn.pyserini search.faiss {shlex.join(command)}"
+def as_typed(verb: str, command: list[str]) -> str:
+    """The line to type for the arguments of a Pyserini command, `search.faiss` or so."""
+    return shlex.join(["python", "-m", "dense_hn.pyserini", verb, *command])

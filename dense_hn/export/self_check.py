@@ -40,6 +40,12 @@ def sample(texts: Iterable[str]) -> list[str]:
     return [texts[n * (len(texts) - 1) // (SAMPLE - 1)] for n in range(SAMPLE)]
 
 
+def asked(texts: Iterable[str]) -> trec.Topics:
+    """``QUERIES`` and the texts, as topics that a TSV file holds as they are."""
+    texts = [" ".join(text.split()) for text in (*QUERIES, *texts)]
+    return {f"q{n}": text for n, text in enumerate(texts)}
+
+
 def self_check(
     folder: Path,
     vectors: Vectors,
@@ -86,9 +92,8 @@ def self_check(
         )
 
     hits = min(HITS, len(docids))
-    texts = [" ".join(text.split()) for text in (*QUERIES, *texts)]
-    topics = {f"q{n}": text for n, text in enumerate(texts)}
-    queries = encode_texts(encoder.cpu(), texts, "query", batch=1)
+    topics = asked(texts)
+    queries = encode_texts(encoder.cpu(), list(topics.values()), "query", batch=1)
     scores, rows = index.search(queries.numpy(), hits)
     # Pyserini will want as much memory again.
     del index
@@ -97,17 +102,38 @@ def self_check(
         qid: {docids[n]: float(s) for n, s in zip(*found, strict=True) if n >= 0}
         for qid, *found in zip(topics, rows, scores, strict=True)
     }
-    theirs = _in_pyserini(encoder, path, folder, topics, hits)
-    largest = _largest_difference(ours, theirs, topics, path)
-    share = _share_of_best(queries, vectors.matrix, torch.from_numpy(rows))
-    if made_from["vectors"]["form"] == "flat" and share < 1:
+    with tempfile.TemporaryDirectory() as temporary:
+        file, output = Path(temporary) / "topics.tsv", Path(temporary) / "run.txt"
+        trec.write_topics(file, topics)
+        command = search_command(encoder.settings, path, folder, file, output, hits)
+        theirs = in_pyserini(["search.faiss", *command], output, path)
+    largest = largest_difference(ours, theirs, topics, path)
+    share = share_of_best(queries, vectors.matrix, torch.from_numpy(rows))
+    if made_from["vectors"]["form"] == "flat":
+        require_exact(share, folder, vectors)
+    return said(vectors, topics, hits, largest, share)
+
+
+def require_exact(share: float, folder: Path, vectors: Vectors) -> None:
+    """Refuse a folder of an exact form that does not find all of the best.
+
+    Raises:
+        DenseHNError: says which share of them it finds.
+    """
+    if share < 1:
         raise DenseHNError(
-            f"{folder}: finds {share:.1%} of the exact top {hits}; index does not hold "
-            f"the vectors of {vectors.path}; export anew"
+            f"{folder}: finds {share:.1%} of the exact top hits; the index does not "
+            f"hold the vectors of {vectors.path}; export anew"
         )
+
+
+def said(
+    vectors: Vectors, topics: trec.Topics, hits: int, largest: float, share: float
+) -> str:
+    """What a self-check found, in one line."""
     version = importlib.metadata.version("pyserini")
     return (
-        f"{len(docids)} passages; Pyserini {version} finds our {hits} hits of "
+        f"{len(vectors.docids)} passages; Pyserini {version} finds our {hits} hits of "
         f"{len(topics)} queries, scores to {largest:.0e}; {share:.1%} of the exact top "
         f"{hits}"
     )
@@ -140,33 +166,35 @@ def require_whole(encoder: DenseEncoder, path: str) -> None:
             )
 
 
-def _in_pyserini(
-    encoder: DenseEncoder, path: str, folder: Path, topics: trec.Topics, hits: int
-) -> trec.Run:
-    """The run of the command that is printed."""
+def in_pyserini(arguments: Sequence[str], output: Path, name: str) -> trec.Run:
+    """The run that `python -m dense_hn.pyserini` writes.
+
+    Args:
+        arguments: of its command line.
+        output: the run file that they name.
+        name: what is searched with, for the message.
+
+    Raises:
+        DenseHNError: it wrote none; says what it printed last.
+    """
     # This dense_hn, also where another one, or none, is installed.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    with tempfile.TemporaryDirectory() as temporary:
-        file, output = Path(temporary) / "topics.tsv", Path(temporary) / "run.txt"
-        trec.write_topics(file, topics)
-        command = search_command(encoder.settings, path, folder, file, output, hits)
-        done = subprocess.run(
-            [sys.executable, "-m", "dense_hn.pyserini", "search.faiss", *command],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    done = subprocess.run(
+        [sys.executable, "-m", "dense_hn.pyserini", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    if done.returncode or not output.is_file():
+        last = " / ".join(done.stderr.strip().splitlines()[-3:])
+        raise DenseHNError(
+            f"{name}: Pyserini cannot search with it (status {done.returncode}): {last}"
         )
-        if done.returncode or not output.is_file():
-            said = " / ".join(done.stderr.strip().splitlines()[-3:])
-            raise DenseHNError(
-                f"{path}: Pyserini cannot search with it (status {done.returncode}): "
-                f"{said}"
-            )
-        return trec.read_run(output)
+    return trec.read_run(output)
 
 
-def _largest_difference(
+def largest_difference(
     ours: trec.Run, theirs: trec.Run, topics: trec.Topics, path: str
 ) -> float:
     """The largest difference of two scores for a document.
@@ -198,7 +226,7 @@ def _largest_difference(
     return largest
 
 
-def _share_of_best(
+def share_of_best(
     queries: torch.Tensor, matrix: torch.Tensor, rows: torch.Tensor
 ) -> float:
     """How many of the rows found, [Q, k] or -1, are among the k best of all.

@@ -360,7 +360,7 @@ class Pipeline:
                 output=self.runs / f"pyserini-{name}.{self.split}.txt",
                 hits=self.recipe.evaluate.hits,
             )
-            lines += ["", f"{name} in Pyserini:", as_typed(command)]
+            lines += ["", f"{name} in Pyserini:", as_typed("search.faiss", command)]
         if self._evaluated():
             lines += ["", f"{self.recipe.name}, dev topics while training"]
             lines += [self.curves.read_text(encoding="utf-8").rstrip()]

@@ -15,8 +15,8 @@ import pytest
 from compare_runs import compare
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections import pydoc
-from dense_hn.collections.jsonl import read_corpus
+from dense_hn.collections import sources
+from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index
@@ -78,7 +78,7 @@ def python(*arguments: str) -> str:
 def root(tmp_path_factory) -> Path:
     """A folder with an encoder, vectors and topics."""
     root = tmp_path_factory.mktemp("export")
-    pydoc.build(root / "c", ["stdlib"])
+    sources.build("pydoc", ["stdlib"], root / "c")
     corpus = read_corpus(root / "c" / "corpus" / "corpus.jsonl")
     chosen = random.Random(0).sample(sorted(corpus), PASSAGES)
     topics = trec.read_topics(root / "c" / "topics.test.tsv")

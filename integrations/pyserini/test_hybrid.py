@@ -1,0 +1,109 @@
+"""hybrid.md's commands, as written, on a collection made in the test.
+
+Their runs against what the page says that they compute, from the runs and vectors.
+"""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_search_faiss import command
+
+from dense_hn import bm25, export, mine, trec
+from dense_hn.encode import encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder
+
+PAGE = Path(__file__).with_name("hybrid.md")
+
+
+def commands() -> list[list[str]]:
+    """The words of every command on the page, without `python -m`."""
+    blocks = re.findall(r"^```\npython -m (.*)\n```$", PAGE.read_text(), re.MULTILINE)
+    return [shlex.split(block) for block in blocks]
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory, bert, corpus, topics, qrels):
+    """The runs after the page's commands, query vectors and passage vectors."""
+    root = tmp_path_factory.mktemp("hybrid")
+    work, runs = root / "work" / "quickstart", root / "runs" / "quickstart"
+    encoder = DenseEncoder.load(str(bert))
+    encoder.save(work / "models" / "adore")
+    path = work / "collection" / "topics.test.tsv"
+    trec.write_topics(path, topics)
+    trec.write_qrels(root / "qrels" / "quickstart" / "test.txt", qrels)
+    vectors = encode_corpus(encoder, corpus, work / "vectors")
+    export.export_flat(vectors, work / "indexes" / "star")
+    bm25.index(corpus, work / "indexes" / "bm25")
+    mine.mine(encoder, vectors, path, 1000, runs / "adore.test.txt", "ADORE")
+    bm25.mine(work / "indexes" / "bm25", path, 1000, runs / "bm25.test.txt", "BM25")
+    assert len(commands()) == 6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for module, *arguments in commands():
+            if module == "dense_hn.pyserini":
+                command(module, *arguments)
+            else:
+                patch.setattr(sys, "argv", [module, *arguments])
+                importlib.import_module(module).main()
+    queries = encode_texts(encoder, list(topics.values()), "query").double().numpy()
+    found = {p.name.split(".")[0]: trec.read_run(p) for p in runs.glob("*.test.txt")}
+    return found, queries, vectors.matrix.double().numpy()
+
+
+def assert_scores(run: trec.Run, expected: trec.Run) -> None:
+    """Same topics and documents, scores to 1e-4."""
+    assert run.keys() == expected.keys()
+    for qid, scores in expected.items():
+        assert run[qid] == pytest.approx(scores, abs=1e-4)
+
+
+def test_hybrid_adds_the_scores(replayed):
+    runs, _, _ = replayed
+    expected = {}
+    for qid, dense in runs["adore"].items():
+        sparse = runs["bm25"][qid]
+        expected[qid] = {
+            docid: dense.get(docid, min(dense.values()))
+            + 0.005 * sparse.get(docid, min(sparse.values()))
+            for docid in dense.keys() | sparse.keys()
+        }
+    assert_scores(runs["hybrid"], expected)
+
+
+def test_fusion_adds_the_inverse_ranks(replayed):
+    runs, _, _ = replayed
+    expected = {qid: {} for qid in runs["adore"]}
+    for run in (runs["bm25"], runs["adore"]):
+        for qid, hits in run.items():
+            for rank, docid in enumerate(trec.ranked(hits), 1):
+                fused = expected[qid]
+                fused[docid] = fused.get(docid, 0) + 1 / (60 + rank)
+    for qid, scores in expected.items():
+        assert runs["rrf"][qid] == pytest.approx(scores, abs=1e-9)
+    assert any(len(hits) < 48 for hits in runs["bm25"].values())
+
+
+def feedback(replayed, corpus, depth, query_weight, passages_weight) -> trec.Run:
+    """Second search with a weighted sum of the query and the mean of its first hits."""
+    runs, queries, passages = replayed
+    expected = {}
+    for qid, query in zip(runs["adore"], queries, strict=True):
+        first = np.argsort(-(passages @ query))[:depth]
+        moved = query_weight * query + passages_weight * passages[first].mean(axis=0)
+        expected[qid] = dict(zip(corpus, (passages @ moved).tolist(), strict=True))
+    return expected
+
+
+def test_avg_is_the_mean_of_the_query_and_three_hits(replayed, corpus):
+    expected = feedback(replayed, corpus, 3, 1 / 4, 3 / 4)
+    assert_scores(replayed[0]["avg"], expected)
+
+
+def test_rocchio_weighs_the_query_and_five_hits(replayed, corpus):
+    expected = feedback(replayed, corpus, 5, 0.4, 0.6)
+    assert_scores(replayed[0]["rocchio"], expected)
