@@ -42,6 +42,7 @@ from transformers.utils import cached_file
 from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
+from dense_hn.sentence_layout import sentence_settings
 from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
 
 log = logging.getLogger("dense_hn")
@@ -117,14 +118,15 @@ class EncoderSettings:
     def saved(cls, source: str) -> dict[str, Any]:
         """What ``dense_hn.json`` of a folder or hub name says.
 
-        Without one, what a checkpoint of ANCE or DRhard needs; empty for others.
+        Without one, what a checkpoint of ANCE or DRhard needs, or what a folder of
+        sentence-transformers says; empty for others.
         """
         path = cached_file(source, FILE, _raise_exceptions_for_missing_entries=False)
         if path:
             return json.loads(Path(path).read_text(encoding="utf-8"))
         if _saved_as(source) & set(OLD_CLASSES):
             return {"architecture": "ance", "tokenization": "transformers-2"}
-        return {}
+        return sentence_settings(source)
 
 
 class AnceModel(RobertaPreTrainedModel):
