@@ -26,7 +26,7 @@ from dense_hn.index import IndexVectors
 log = logging.getLogger("dense_hn")
 
 SEED = 0
-PASSAGES, TOPICS = 64, 256
+PASSAGES, TOPICS = 64, 128
 # The same encoder has 1 and 1 where the texts are the same, and less where the index was
 # made from texts that were cut elsewhere or came without their titles. All-MiniLM's
 # vectors of shell commands, in 16 to 384 bytes, have .95 to 1 and .4 to .6 against its
