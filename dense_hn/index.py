@@ -118,8 +118,13 @@ def read_index(folder: str | Path) -> IndexVectors:
 
 def _docids(path: Path) -> list[str]:
     """The lines as Pyserini reads them: stripped at the end."""
-    with open(path, encoding="utf-8") as file:
-        docids = [line.rstrip() for line in file]
+    try:
+        with open(path, encoding="utf-8") as file:
+            docids = [line.rstrip() for line in file]
+    except UnicodeDecodeError as error:
+        raise DenseHNError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
+        ) from None
     seen = set()
     for number, docid in enumerate(docids, 1):
         if docid.split() != [docid]:

@@ -184,6 +184,7 @@ def test_pca_scores_are_no_dot_products(tmp_path):
     ("name", "change", "message"),
     [
         ("docid", lambda b: b"", "no docid in this file"),
+        ("docid", lambda b: b"\xff" + b, "docid: not UTF-8"),
         ("docid", lambda b: b[:-5], "index and 999 lines in docid"),
         ("docid", lambda b: b + b"d5\n", "docid:1001: docid 'd5' occurs twice"),
         ("docid", lambda b: b"\n" + b, "docid:1: docid '' is empty"),
