@@ -92,8 +92,8 @@ def _prefixes(source: str, pooled: bool) -> dict[str, str]:
         if not text.strip() or not text.endswith(" ") or not pooled:
             raise DenseHNError(
                 f"{source}: config_sentence_transformers.json says the prompt {text!r}, "
-                f"which is no {name}: that is pooled, too, and ends before one blank; "
-                "choose another model"
+                f"and our {name} is text, is pooled, too, and ends with one blank; choose "
+                "another model"
             )
     return {name: text[:-1] for name, text in prefixes.items()}
 

@@ -236,6 +236,9 @@ def test_adore_refuses_before_training(bert, roberta, corpus, files, theirs, tmp
     lines = (theirs / "docid").read_text().splitlines()
     (theirs / "docid").write_text("\n".join([*lines[1:], lines[0]]) + "\n")
     refused("docid is in another order", index=theirs)
+    # Passages of another encoder than this are not compared with its own.
+    DenseEncoder.load(str(bert), passage_encoder="x").save(tmp_path / "query side")
+    refused("which chance gives as well", tmp_path / "query side", index=theirs)
     # Without a corpus: an encoder of random weights puts nothing where it belongs.
     refused("which chance gives as well", index=theirs, corpus=[])
 

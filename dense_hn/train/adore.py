@@ -5,8 +5,9 @@
 
 Only the query encoder is trained; the passage vectors stay as they are, so an index
 made of them needs no change. With ``--index`` in the place of ``--vectors`` they come out
-of a faiss folder of Pyserini's, whoever made it. Queries are encoded without dropout: one forward pass then
-serves search and loss, and the negatives are those of the encoder as it will be used.
+of a faiss folder of Pyserini's, whoever made it. Queries are encoded without dropout: one
+forward pass then serves search and loss, and the negatives are those of the encoder as it
+will be used.
 
 Random documents of the corpus and static negatives can be mixed in. They stand behind
 the hits, so that RR and nDCG weigh them only against positives within metric_cut.
