@@ -34,6 +34,8 @@ BATCH = 64
 MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
 # The names that Pyserini's --encoded-queries and Anserini's users know.
 PICKLE, JSONL = "embedding.pkl", "topics.vect.jsonl"
+# How Vectors.encoder starts where nothing says which encoder made them.
+UNKNOWN = "index:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,10 @@ class Vectors:
     docids: list[str]
     # [N, D] float32, on the CPU; read from the folder as they are needed.
     matrix: Tensor
-    # DenseEncoder.digest() of the encoder that made them.
+    # DenseEncoder.digest() of the encoder that made them, or "index:…" where it is not
+    # known (dense_hn.index).
     encoder: str
-    # corpus_digest() of the corpus.
+    # corpus_digest() of the corpus; empty where it is not known.
     corpus: str
     # Where they were read from, for messages.
     path: Path
@@ -70,16 +73,29 @@ class Vectors:
         return cls(docids, matrix, manifest["encoder"], manifest["corpus"], folder)
 
     def require_made_by(self, encoder: DenseEncoder, name: str) -> None:
-        """Check that this encoder's queries belong to these passages.
+        """Check that nothing says that this encoder's queries belong to other passages.
 
         Raises:
             DenseHNError: the passages were encoded by another encoder than ``name``
-                or than the one it was trained to search.
+                or than the one it was trained to search; vectors of another length;
+                an encoder that was trained for another index.
         """
-        if not encoder.searches(self.encoder):
+        if encoder.searches(self.encoder):
+            return
+        if not self.encoder.startswith(UNKNOWN):
             raise DenseHNError(
                 f"{self.path}: these vectors were made by another encoder than {name} "
                 "(or with other passage settings); encode the corpus with it first"
+            )
+        if self.matrix.shape[1] != encoder.dimension:
+            raise DenseHNError(
+                f"{self.path}: vectors of {self.matrix.shape[1]} dimensions, and "
+                f"{name} makes {encoder.dimension}; name the encoder that made the index"
+            )
+        if encoder.settings.passage_encoder.startswith(UNKNOWN):
+            raise DenseHNError(
+                f"{self.path}: {name} was trained for another index than this one; name "
+                "the index it was trained for, or start from the encoder that made this"
             )
 
 

@@ -43,6 +43,7 @@ from transformers.utils import cached_file
 from dense_hn import DenseHNError, cli
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
+from dense_hn.sentence_layout import sentence_settings
 from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
 
 log = logging.getLogger("dense_hn")
@@ -118,10 +119,12 @@ class EncoderSettings:
     def saved(cls, source: str) -> dict[str, Any]:
         """What ``dense_hn.json`` of a folder or hub name says.
 
-        Without one, what a checkpoint of ANCE or DRhard needs; empty for others.
+        Without one, what a checkpoint of ANCE or DRhard needs, or what a folder of
+        sentence-transformers says; empty for others.
 
         Raises:
-            DenseHNError: no such model.
+            DenseHNError: no such model; a sentence-transformers folder that does what
+                we cannot.
         """
         with _loading(source):
             path = cached_file(
@@ -131,7 +134,7 @@ class EncoderSettings:
                 return json.loads(Path(path).read_text(encoding="utf-8"))
             if _saved_as(source) & set(OLD_CLASSES):
                 return {"architecture": "ance", "tokenization": "transformers-2"}
-            return {}
+            return sentence_settings(source)
 
 
 class AnceModel(RobertaPreTrainedModel):

@@ -2,6 +2,7 @@
 
     python -m dense_hn.mine --encoder DIR --vectors DIR --topics topics.tsv --output run
 
+With ``--index`` the passages are those of a faiss folder, searched exactly.
 The same run serves as static hard negatives for training topics (known positives are
 removed when it is read) and as the result to be evaluated for test topics. Scores are
 the model's own: plain dot products of its vectors, which are normalised only where the
@@ -21,6 +22,7 @@ from dense_hn import cli, provenance, search, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest
+from dense_hn.index import IndexVectors, read_index
 
 log = logging.getLogger("dense_hn")
 
@@ -95,7 +97,7 @@ def mine(
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
-    corpus, topics and qrels.
+    corpus, index, topics and qrels.
 
     Raises:
         DenseHNError: a file that cannot be read, qrels with a docid without a vector or
@@ -112,6 +114,7 @@ def mine(
         "query_encoder": encoder.digest("query"),
         "passage_encoder": vectors.encoder,
         "corpus": vectors.corpus,
+        "index": vectors.files if isinstance(vectors, IndexVectors) else [],
         "topics": digest(topics_path),
         "qrels": qrels_path and digest(qrels_path),
         "hits": hits,
@@ -120,7 +123,10 @@ def mine(
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
         return
-    trec.write_run(output, retrieve(encoder, vectors, topics, hits, qrels), tag)
+    found = retrieve(encoder, vectors, topics, hits, qrels)
+    if not encoder.searches(vectors.encoder):
+        log.warning("%s does not say which encoder made it: trusted", vectors.path)
+    trec.write_run(output, found, tag)
     provenance.record(output, made_from)
 
 
@@ -132,7 +138,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--encoder", required=True, help="folder or hub name")
-    parser.add_argument("--vectors", required=True, help="folder from dense_hn.encode")
+    passages = parser.add_mutually_exclusive_group(required=True)
+    passages.add_argument("--vectors", help="folder from dense_hn.encode")
+    passages.add_argument("--index", help="faiss folder as Pyserini searches it")
     parser.add_argument("--topics", required=True, help="TSV, TREC or JSON")
     parser.add_argument(
         "--qrels",
@@ -143,7 +151,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="run file to write")
     parser.add_argument("--tag", default="dense_hn", help="last column of the run")
     args = parser.parse_args()
-    vectors = Vectors.load(args.vectors)
+    vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
     encoder = DenseEncoder.load(args.encoder)
     mine(encoder, vectors, args.topics, args.hits, args.output, args.tag, args.qrels)
 

