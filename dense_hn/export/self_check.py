@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dense_hn import DenseHNError, search, trec
@@ -55,8 +56,8 @@ def self_check(
 ) -> str:
     """Check an exported faiss folder: what it was made from, its counts, and its hits.
 
-    The queries are encoded one at a time on the CPU, as Pyserini does, where the
-    encoder is afterwards.
+    The queries are encoded and searched one at a time on the CPU, as Pyserini does, so
+    that rounding is the same; there the encoder is afterwards.
 
     Args:
         folder: ``index``, ``docid`` and ``manifest.json``.
@@ -94,13 +95,14 @@ def self_check(
     hits = min(HITS, len(docids))
     topics = asked(texts)
     queries = encode_texts(encoder.cpu(), list(topics.values()), "query", batch=1)
-    scores, rows = index.search(queries.numpy(), hits)
+    found = [index.search(query[None].numpy(), hits) for query in queries]
+    scores, rows = map(np.concatenate, zip(*found, strict=True))
     # Pyserini will want as much memory again.
     del index
     ours = {
         # faiss fills up with row -1 where it finds fewer.
-        qid: {docids[n]: float(s) for n, s in zip(*found, strict=True) if n >= 0}
-        for qid, *found in zip(topics, rows, scores, strict=True)
+        qid: {docids[n]: float(s) for n, s in zip(*one, strict=True) if n >= 0}
+        for qid, *one in zip(topics, rows, scores, strict=True)
     }
     with tempfile.TemporaryDirectory() as temporary:
         file, output = Path(temporary) / "topics.tsv", Path(temporary) / "run.txt"

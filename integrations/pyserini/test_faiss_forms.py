@@ -35,11 +35,11 @@ BOUNDS = {
     "sq8": 0.98,
     "hnsw": 0.98,
     "hnsw-fp16": 0.98,
-    "pq": 0.5,
-    "opq-pq": 0.5,
-    "ivf": 0.9,
-    "ivf-pq": 0.5,
-    "opq-ivf-pq": 0.5,
+    "pq": 0.6,
+    "opq-pq": 0.7,
+    "ivf": 0.95,
+    "ivf-pq": 0.65,
+    "opq-ivf-pq": 0.65,
 }
 CODED = {"pq_m": 24}
 # Searches folders, the next argument each, with one encoder, through Pyserini's API;
