@@ -53,15 +53,22 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {pydoc: [json]}\nbm25: {k: 1}\n", "bm25: unknown setting 'k'"),
         (
             "collection: {pydoc: [json], folder: x}\n",
-            "give one of beir, pydoc, folder",
+            "give one of beir, ir_datasets, pydoc, folder",
         ),
-        ("collection: {}\n", "give one of beir, pydoc, folder"),
+        ("collection: {}\n", "give one of beir, ir_datasets, pydoc, folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
         ("collection: [\n", "broken YAML"),
         ("- a\n", "expected the sections"),
-        ("collection: {pydoc: [json]}\nevaluate: {topics: all}\n", "not dev or test"),
+        (
+            "collection: {pydoc: [json]}\nevaluate: {topics: train}\n",
+            "'train'; give dev, test or another",
+        ),
+        (
+            "collection: {pydoc: [json]}\nevaluate: {topics: index}\n",
+            "none of train, enc",
+        ),
         (
             "collection: {pydoc: [json]}\nevaluate: {measures: [P@5]}\n",
             "unknown measure",
@@ -97,6 +104,7 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
         (["adore.gradient_checkpointing=true"], "use --gradient_cache instead"),
         (["star.early_stopping=2"], "early_stopping: nothing is evaluated"),
         (["star.corpus=elsewhere"], "star: corpus is filled in by the recipe"),
+        (["evaluate.topics=tset"], "unknown split 'tset'; did you mean 'test'"),
         (
             ["collection.pydoc=[]", "collection.folder=absent"],
             "absent/corpus/corpus.jsonl",
@@ -120,7 +128,8 @@ def test_an_unknown_recipe_is_one_line_on_the_command_line():
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
-        "error: no recipe 'no_such_recipe': name a YAML file, or one of nl2bash, quickstart"
+        "error: no recipe 'no_such_recipe': name a YAML file, or one of beir, "
+        "msmarco-document, msmarco-passage, nl2bash, quickstart"
     )
 
 
@@ -328,7 +337,9 @@ def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_p
     with pytest.raises(DenseHNError, match="stage wide: eval_qrels is filled in"):
         plan("eval_qrels=x")
     (folder / "qrels.dev.txt").unlink()
-    with pytest.raises(DenseHNError, match="qrels.dev.txt: the collection's dev qrels"):
+    with pytest.raises(
+        DenseHNError, match="the dev topics are not judged.*dense_hn.mine"
+    ):
         plan("eval_strategy=steps")
 
 

@@ -5,6 +5,8 @@
 The source is KIND:VALUE, the value in YAML:
 
     beir:FOLDER                  corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv
+    ir_datasets:ID               downloaded; ID/train, ID/dev and ID/test, or any splits:
+                                 ir_datasets:{train: ID, dev: ID, NAME: ID}
     pydoc:[stdlib, numpy]        documented functions of Python packages
     folder:FOLDER                such a folder, to be cleaned
 

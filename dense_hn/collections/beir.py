@@ -31,15 +31,25 @@ def read(source: str | Path) -> Collection:
     source = require_folder(source, "BEIR folder")
     corpus = _texts(source / "corpus.jsonl")
     texts = _texts(source / "queries.jsonl")
-    qrels: dict[str, trec.Qrels] = {}
-    for split in SPLITS:
-        path = source / "qrels" / f"{split}.tsv"
-        if path.exists():
-            qrels[split] = _judged(path, texts, corpus)
-    if not qrels:
-        raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
+    qrels = {
+        split: _judged(_qrels_file(source, split), texts, corpus)
+        for split in splits(source)
+    }
     topics = {split: {q: texts[q] for q in judged} for split, judged in qrels.items()}
     return Collection(corpus=corpus, topics=topics, qrels=qrels)
+
+
+def splits(source: str | Path) -> dict[str, bool]:
+    """Split to whether it is judged, which it always is.
+
+    Raises:
+        DenseHNError: no such folder, or no qrels in it.
+    """
+    source = require_folder(source, "BEIR folder")
+    found = {split: True for split in SPLITS if _qrels_file(source, split).exists()}
+    if not found:
+        raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
+    return found
 
 
 def digests(source: str | Path) -> list[str]:
@@ -48,6 +58,10 @@ def digests(source: str | Path) -> list[str]:
     files = [source / "corpus.jsonl", source / "queries.jsonl"]
     files += sorted((source / "qrels").glob("*.tsv"))
     return [digest(require_file(path, "part of a BEIR folder")) for path in files]
+
+
+def _qrels_file(source: str | Path, split: str) -> Path:
+    return Path(source) / "qrels" / f"{split}.tsv"
 
 
 def _texts(path: Path) -> dict[str, str]:

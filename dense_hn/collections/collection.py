@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.jsonl import Corpus, read_corpus, write_corpus
-from dense_hn.files import require_file, require_folder, whole_folder
+from dense_hn.files import require_file, whole_folder
 
 log = logging.getLogger("dense_hn")
 
@@ -57,21 +57,30 @@ def read(folder: str | Path) -> Collection:
     Raises:
         DenseHNError: a file that is missing or cannot be read; no topics in it.
     """
-    folder = require_folder(folder, "collection folder")
-    corpus = read_corpus(require_file(corpus_file(folder), "the collection's corpus"))
-    names = [re.fullmatch(r"topics\.(.+)\.tsv", path.name) for path in folder.iterdir()]
-    splits = sorted(name[1] for name in names if name)
-    if not splits:
-        raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    there = splits(folder)
     return Collection(
-        corpus=corpus,
-        topics={s: trec.read_topics(topics_file(folder, s)) for s in splits},
+        corpus=read_corpus(corpus_file(folder)),
+        topics={s: trec.read_topics(topics_file(folder, s)) for s in there},
         qrels={
             split: trec.read_qrels(qrels_file(folder, split))
-            for split in splits
-            if qrels_file(folder, split).exists()
+            for split, judged in there.items()
+            if judged
         },
     )
+
+
+def splits(folder: str | Path) -> dict[str, bool]:
+    """Split to whether it is judged, of a collection folder, by names.
+
+    Raises:
+        DenseHNError: no corpus or no topics in it.
+    """
+    require_file(corpus_file(folder), "the collection's corpus")
+    names = [re.fullmatch(r"topics\.(.+)\.tsv", p.name) for p in Path(folder).iterdir()]
+    found = sorted(name[1] for name in names if name)
+    if not found:
+        raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    return {split: qrels_file(folder, split).exists() for split in found}
 
 
 def write(collection: Collection, folder: str | Path) -> None:

@@ -28,7 +28,7 @@ from dense_hn.collections.jsonl import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.export import export_flat, require_plain, search_command
-from dense_hn.files import digest, require_file, whole_file
+from dense_hn.files import digest, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
 from dense_hn.train import adore, arguments, commands, curves
@@ -110,11 +110,7 @@ class Pipeline:
         self.splits = [self.split]
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
-        if self.given:
-            require_file(self.corpus, "the collection's corpus")
-            for split in ("train", *self.splits):
-                require_file(self.topics(split), f"the collection's {split} topics")
-                require_file(self.judged(split), f"the collection's {split} qrels")
+        self._require_judged([*(["train"] if self.trainings else []), *self.splits])
         self._plan()
 
     def model(self, name: str) -> Path:
@@ -130,11 +126,11 @@ class Pipeline:
         return self.work / "indexes" / name
 
     def topics(self, split: str) -> Path:
-        """Topics of train, dev or test."""
+        """Topics of a split."""
         return topics_file(self.collection, split)
 
     def judged(self, split: str) -> Path:
-        """Qrels of train, dev or test."""
+        """Qrels of a split."""
         return qrels_file(self.collection, split)
 
     def hits(self, system: str, split: str) -> Path:
@@ -154,6 +150,20 @@ class Pipeline:
         last = self.trainings.keys() - sources
         spaces = {self.passages(name) for name in last}
         return [name for name in self.trainings if self.passages(name) in spaces]
+
+    def _require_judged(self, splits: Iterable[str]) -> None:
+        """Check that the collection has, or will have, judged topics of these splits."""
+        section = self.recipe.collection
+        there = sources.splits(section.kind, section.value)
+        for split in splits:
+            if split not in there:
+                raise DenseHNError(f"collection: {unknown('split', split, there)}")
+            if not there[split]:
+                raise DenseHNError(
+                    f"collection: the {split} topics are not judged, so that nothing can "
+                    "be trained on or scored; `python -m dense_hn.mine --topics "
+                    f"{self.topics(split)}` makes their run"
+                )
 
     def _training(self, section: TrainingSection) -> Training:
         """Fill in the files of a training stage, and parse its arguments."""
@@ -336,7 +346,8 @@ class Pipeline:
 
     def _collection_key(self) -> list:
         if self.given:
-            return _digests([self.corpus, self.topics("train"), self.judged("train")])
+            trained_on = [self.topics("train"), self.judged("train")]
+            return _digests([self.corpus, *(trained_on if self.trainings else [])])
         kind, value = self.recipe.collection.kind, self.recipe.collection.value
         return [kind, value, sources.digests(kind, value)]
 
@@ -345,6 +356,8 @@ class Pipeline:
             section = self.recipe.collection
             sources.build(section.kind, section.value, self.collection)
         corpus = read_corpus(self.corpus)
+        if not self.trainings:
+            return
         levels = {one.arguments[0].relevance_level for one in self.trainings.values()}
         judged = {
             level: trec.read_judged(self.topics("train"), self.judged("train"), level)
