@@ -1,9 +1,13 @@
 """A collection and encoders small enough to train in a test, made here."""
 
+import gzip
+import io
 import json
 import random
 import shutil
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,112 @@ def files(tmp_path, corpus, topics, qrels, run) -> dict[str, Path]:
     trec.write_qrels(paths["qrels"], qrels)
     trec.write_run(paths["run"], run, "made")
     return paths
+
+
+def _lines(rows) -> bytes:
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture(scope="session")
+def ir_home(tmp_path_factory, corpus, topics, qrels) -> Path:
+    """The files of MS MARCO and SciFact where ir_datasets keeps its downloads.
+
+    Names, formats, archives and kinds of ids are the originals'; the content is the
+    collection above: 12 topics for train, 6 for dev, 4 for TREC DL (judged in four
+    grades, 2 more without judgements), 2 for eval. The n-th passage is 7n, the n-th
+    topic 1000 + n; documents are D7n. One training judgement is there twice.
+    """
+    home = tmp_path_factory.mktemp("ir_datasets")
+    number = {docid: 7 * n for n, docid in enumerate(corpus)}
+    queries = [(1000 + n, text) for n, text in enumerate(topics.values())]
+    answers = [
+        [(1000 + n, 0, number[docid], 1) for docid in judged]
+        for n, judged in enumerate(qrels.values())
+    ]
+    train, dev, dl, ev = slice(0, 12), slice(12, 18), slice(18, 22), slice(22, 24)
+    train_qrels = [row for rows in answers[train] for row in rows]
+    train_qrels.append(train_qrels[0])
+    dev_qrels = [row for rows in answers[dev] for row in rows]
+    graded = [
+        (qid, "Q0", docid + 7 * (grade - 3), grade)
+        for [(qid, _, docid, _)] in answers[dl]
+        for grade in (3, 2, 1, 0)
+    ]
+    dl_queries = _lines(queries[dl] + queries[ev])
+
+    folder = home / "msmarco-passage"
+    passages = _lines(zip(number.values(), corpus.values(), strict=True))
+    _write_tar(
+        folder / "collectionandqueries.tar.gz",
+        {
+            "collection.tsv": passages,
+            "queries.dev.small.tsv": _lines(queries[dev]),
+            "qrels.dev.small.tsv": _lines(dev_qrels),
+            "queries.eval.small.tsv": _lines(queries[ev]),
+        },
+    )
+    # Also the topics that nobody judged.
+    _write_tar(folder / "queries.tar.gz", {"queries.train.tsv": _lines(queries)})
+    _write(folder / "train" / "qrels", _lines(train_qrels))
+    # The only one that is not kept as it came.
+    _write(folder / "trec-dl-2019" / "queries.tsv", dl_queries)
+    _write(folder / "trec-dl-2020" / "queries.tsv.gz", gzip.compress(dl_queries))
+    for year in ("trec-dl-2019", "trec-dl-2020"):
+        spaced = _lines(graded).replace(b"\t", b" ")
+        _write(folder / year / "qrels", spaced)
+
+    folder = home / "msmarco-document"
+    documents = "".join(
+        f"<DOC>\n<DOCNO>D{number[docid]}</DOCNO>\n<TEXT>\nhttps://x.org/{docid}\n"
+        f"{docid.title()}\n{text}\n\n{'and so on ' * (n % 3 * 1000)}\n</TEXT>\n</DOC>\n"
+        for n, (docid, text) in enumerate(corpus.items())
+    )
+    _write(folder / "collection.tsv.gz", gzip.compress(documents.encode()))
+    for split, part, judged in (
+        ("train", train, train_qrels[:-1]),
+        ("dev", dev, dev_qrels),
+        ("eval", ev, []),
+    ):
+        asked = gzip.compress(_lines(queries[part]))
+        _write(folder / split / "queries.tsv.gz", asked)
+        judged = [(qid, 0, f"D{docid}", 1) for qid, _, docid, _ in judged]
+        _write(folder / split / "qrels.gz", gzip.compress(_lines(judged)))
+    for year in ("trec-dl-2019", "trec-dl-2020"):
+        _write(folder / year / "queries.tsv.gz", gzip.compress(dl_queries))
+        judged = [(qid, "Q0", f"D{docid}", grade) for qid, _, docid, grade in graded]
+        _write(folder / year / "qrels", _lines(judged).replace(b"\t", b" "))
+
+    (home / "beir" / "scifact").mkdir(parents=True)
+    header = [("query-id", "corpus-id", "score")]
+    with zipfile.ZipFile(home / "beir" / "scifact" / "source.zip", "w") as archive:
+        for name, records in (
+            ("corpus", [(number[d], d.title(), text) for d, text in corpus.items()]),
+            ("queries", [(qid, None, text) for qid, text in queries]),
+        ):
+            lines = ""
+            for found, title, text in records:
+                record = {"_id": str(found), "text": text, "metadata": {}}
+                record |= {"title": title} if title else {}
+                lines += f"{json.dumps(record)}\n"
+            archive.writestr(f"scifact/{name}.jsonl", lines)
+        for split, judged in (("train", train_qrels[:-1]), ("test", dev_qrels)):
+            rows = header + [(qid, docid, level) for qid, _, docid, level in judged]
+            archive.writestr(f"scifact/qrels/{split}.tsv", _lines(rows))
+    return home
 
 
 @pytest.fixture(scope="session")

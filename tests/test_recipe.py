@@ -62,7 +62,14 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
         ("collection: [\n", "broken YAML"),
         ("- a\n", "expected the sections"),
-        ("collection: {pydoc: [json]}\nevaluate: {topics: all}\n", "not dev or test"),
+        (
+            "collection: {pydoc: [json]}\nevaluate: {topics: train}\n",
+            "'train'; give dev, test or another",
+        ),
+        (
+            "collection: {pydoc: [json]}\nevaluate: {topics: index}\n",
+            "none of train, enc",
+        ),
         (
             "collection: {pydoc: [json]}\nevaluate: {measures: [nDCG(rel=2)]}\n",
             "nDCG takes the grades as they are",
@@ -98,6 +105,7 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
         (["adore.gradient_checkpointing=true"], "use --gradient_cache instead"),
         (["star.early_stopping=2"], "early_stopping: nothing is evaluated"),
         (["star.corpus=elsewhere"], "star: corpus is filled in by the recipe"),
+        (["evaluate.topics=tset"], "unknown split 'tset'; did you mean 'test'"),
         (
             ["collection.pydoc=[]", "collection.folder=absent"],
             "absent/corpus/corpus.jsonl",
@@ -354,7 +362,9 @@ def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_p
     with pytest.raises(DenseHNError, match="stage wide: eval_qrels is filled in"):
         plan("eval_qrels=x")
     (folder / "qrels.dev.txt").unlink()
-    with pytest.raises(DenseHNError, match="qrels.dev.txt: the collection's dev qrels"):
+    with pytest.raises(
+        DenseHNError, match="the dev topics are not judged.*dense_hn.mine"
+    ):
         plan("eval_strategy=steps")
 
 

@@ -10,6 +10,8 @@ The source is KIND:VALUE, the value in YAML:
     beir:FOLDER                  corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv
     "dpr:{corpus: psgs_w100.tsv.gz, train: biencoder-nq-train.json.gz}"
                                  DPR's question answering files
+    ir_datasets:ID               downloaded; ID/train, ID/dev and ID/test, or any splits:
+                                 ir_datasets:{train: ID, dev: ID, NAME: ID}
     pydoc:[stdlib, numpy]        documented functions of Python packages
     folder:FOLDER                such a folder, to be cleaned
 

@@ -27,11 +27,9 @@ def read(source: str | Path) -> Collection:
             white space, a judgement of a document or a query that there is not.
     """
     source = require_folder(source, "BEIR folder")
-    paths = {split: source / "qrels" / f"{split}.tsv" for split in SPLITS}
-    qrels = {s: trec.read_qrels(path) for s, path in paths.items() if path.exists()}
-    if not qrels:
-        raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
     queries, documents = source / "queries.jsonl", source / "corpus.jsonl"
+    paths = {split: _qrels_file(source, split) for split in splits(source)}
+    qrels = {split: trec.read_qrels(path) for split, path in paths.items()}
     texts, _ = _texts(queries)
     corpus, titled = _texts(documents)
     for split, judged in qrels.items():
@@ -41,12 +39,29 @@ def read(source: str | Path) -> Collection:
     return Collection(corpus=corpus, topics=topics, qrels=qrels, titled=titled)
 
 
+def splits(source: str | Path) -> dict[str, bool]:
+    """Split to whether it is judged, which it always is.
+
+    Raises:
+        DenseHNError: no such folder, or no qrels in it.
+    """
+    source = require_folder(source, "BEIR folder")
+    found = {split: True for split in SPLITS if _qrels_file(source, split).exists()}
+    if not found:
+        raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
+    return found
+
+
 def digests(source: str | Path) -> list[str]:
     """Digests of the files that :func:`read` reads."""
     source = require_folder(source, "BEIR folder")
     files = [source / "corpus.jsonl", source / "queries.jsonl"]
     files += sorted((source / "qrels").glob("*.tsv"))
     return [digest(require_file(path, "part of a BEIR folder")) for path in files]
+
+
+def _qrels_file(source: str | Path, split: str) -> Path:
+    return Path(source) / "qrels" / f"{split}.tsv"
 
 
 def _texts(path: Path) -> tuple[dict[str, str], int]:

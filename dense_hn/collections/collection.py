@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
-from dense_hn.files import require_file, require_folder, whole_folder
+from dense_hn.files import require_file, whole_folder
 
 log = logging.getLogger("dense_hn")
 
@@ -68,27 +68,36 @@ def read(folder: str | Path) -> Collection:
     Raises:
         DenseHNError: a file that is missing or cannot be read; no topics in it.
     """
-    folder = require_folder(folder, "collection folder")
-    corpus = read_corpus(require_file(corpus_file(folder), "the collection's corpus"))
-    names = [re.fullmatch(r"topics\.(.+)\.tsv", path.name) for path in folder.iterdir()]
-    splits = sorted(name[1] for name in names if name)
-    if not splits:
-        raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    there = splits(folder)
     runs: dict[str, dict[str, trec.Run]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(Path(folder).iterdir()):
         named = re.fullmatch(r"run\.([^.]+)\.(.+)\.txt", path.name)
-        if named and named[2] in splits:
+        if named and named[2] in there:
             runs.setdefault(named[1], {})[named[2]] = trec.read_run(path)
     return Collection(
-        corpus=corpus,
-        topics={s: trec.read_topics(topics_file(folder, s)) for s in splits},
+        corpus=read_corpus(corpus_file(folder)),
+        topics={s: trec.read_topics(topics_file(folder, s)) for s in there},
         qrels={
             split: trec.read_qrels(qrels_file(folder, split))
-            for split in splits
-            if qrels_file(folder, split).exists()
+            for split, judged in there.items()
+            if judged
         },
         runs=runs,
     )
+
+
+def splits(folder: str | Path) -> dict[str, bool]:
+    """Split to whether it is judged, of a collection folder, by names.
+
+    Raises:
+        DenseHNError: no corpus or no topics in it.
+    """
+    require_file(corpus_file(folder), "the collection's corpus")
+    names = [re.fullmatch(r"topics\.(.+)\.tsv", p.name) for p in Path(folder).iterdir()]
+    found = sorted(name[1] for name in names if name)
+    if not found:
+        raise DenseHNError(f"{folder}: no topics.SPLIT.tsv in it")
+    return {split: qrels_file(folder, split).exists() for split in found}
 
 
 def write(collection: Collection, folder: str | Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, reading
-from dense_hn.collections import splits
+from dense_hn.collections import by_split
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import corpus_files, read_corpus
 from dense_hn.files import digest, require_file
@@ -58,6 +58,12 @@ def read(value: Any) -> Collection:
     return read
 
 
+def splits(value: Any) -> dict[str, bool]:
+    """Split to whether it is judged."""
+    given = _parse(value)[1]
+    return {split: reading.kind(path) == JSON for split, path in given.items()}
+
+
 def digests(value: Any) -> list[str]:
     """Digests of the files."""
     corpus_path, given = _parse(value)
@@ -69,7 +75,7 @@ def digests(value: Any) -> list[str]:
 
 def _parse(value: Any) -> tuple[str, dict[str, str]]:
     """The corpus, and the file of each split."""
-    corpus, given = splits.parse(value, "dpr", FORM)
+    corpus, given = by_split.parse(value, "dpr", FORM)
     for split, path in given.items():
         if not isinstance(path, str) or reading.kind(path) not in (JSON, *QUESTIONS):
             raise DenseHNError(

@@ -8,7 +8,7 @@ QRELS may be ``pyserini:NAME``; see dense_hn.collections.named.
 from typing import Any
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections import named, splits
+from dense_hn.collections import by_split, named
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import corpus_files, read_corpus
 from dense_hn.files import digest, require_file
@@ -40,6 +40,11 @@ def read(value: Any) -> Collection:
     return read
 
 
+def splits(value: Any) -> dict[str, bool]:
+    """Split to whether it is judged."""
+    return {split: len(paths) > 1 for split, paths in _parse(value)[1].items()}
+
+
 def digests(value: Any) -> list[str]:
     """Digests of the files; Pyserini's own are known by their names."""
     corpus_path, given = _parse(value)
@@ -54,7 +59,7 @@ def digests(value: Any) -> list[str]:
 
 def _parse(value: Any) -> tuple[str, dict[str, list[str]]]:
     """The corpus, and topics and qrels, or topics alone, of each split."""
-    corpus, given = splits.parse(value, "files", FORM)
+    corpus, given = by_split.parse(value, "files", FORM)
     for split, paths in given.items():
         given[split] = paths if isinstance(paths, list) else [paths]
         if len(given[split]) > 2 or not all(isinstance(p, str) for p in given[split]):

@@ -107,6 +107,11 @@ def read(packages: str | Sequence[str] = STDLIB) -> Collection:
     return Collection(corpus=corpus, topics=topics, qrels=qrels, left_out=left_out)
 
 
+def splits(packages: str | Sequence[str] = STDLIB) -> dict[str, bool]:
+    """Split to whether it is judged, which it always is, whatever the packages."""
+    return dict.fromkeys(SPLITS, True)
+
+
 def digests(packages: str | Sequence[str] = STDLIB) -> list[str]:
     """This Python's version, and a digest of the source files that would be read."""
     modules = [module for package in _named(packages) for module in _modules(package)]

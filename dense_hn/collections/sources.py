@@ -11,15 +11,15 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError
-from dense_hn.collections import beir, collection, dpr, files, pydoc
-from dense_hn.collections.collection import Collection
+from dense_hn.collections import beir, collection, dpr, files, ir, pydoc
+from dense_hn.collections.collection import DEV, TRAIN, Collection
 from dense_hn.names import unknown
 
 log = logging.getLogger("dense_hn")
 
-# Each has read(value), which gives the collection as its source has it, and
-# digests(value), which changes when that changes.
-KINDS = {"beir": beir, "dpr": dpr, "files": files, "pydoc": pydoc}
+# Each has read(value), which gives the collection as its source has it, digests(value),
+# which changes when that changes, and splits(value): {split: whether it is judged}.
+KINDS = {"beir": beir, "dpr": dpr, "files": files, "ir_datasets": ir, "pydoc": pydoc}
 # A collection folder, which is taken as it is.
 FOLDER = "folder"
 
@@ -52,6 +52,16 @@ def read(kind: str, value: Any) -> Collection:
 def digests(kind: str, value: Any) -> list[str]:
     """What :func:`build` depends on."""
     return KINDS[kind].digests(value)
+
+
+def splits(kind: str, value: Any) -> dict[str, bool]:
+    """Split to whether it is judged: of what :func:`build` makes, or of a folder."""
+    if kind == FOLDER:
+        return collection.splits(value)
+    there = KINDS[kind].splits(value)
+    if there.get(TRAIN) and DEV not in there:
+        there[DEV] = True
+    return there
 
 
 def build(kind: str, value: Any, folder: str | Path) -> None:

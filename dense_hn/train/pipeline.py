@@ -122,11 +122,7 @@ class Pipeline:
         self.splits = [self.split]
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
-        if self.given:
-            require_file(self.corpus, "the collection's corpus")
-            for split in ("train", *self.splits):
-                require_file(self.topics(split), f"the collection's {split} topics")
-                require_file(self.judged(split), f"the collection's {split} qrels")
+        self._require_judged([*(["train"] if self.trainings else []), *self.splits])
         self._plan()
 
     def model(self, name: str) -> Path:
@@ -143,11 +139,11 @@ class Pipeline:
         return self.work / "indexes" / name
 
     def topics(self, split: str) -> Path:
-        """Topics of train, dev or test."""
+        """Topics of a split."""
         return topics_file(self.collection, split)
 
     def judged(self, split: str) -> Path:
-        """Qrels of train, dev or test."""
+        """Qrels of a split."""
         return qrels_file(self.collection, split)
 
     def hits(self, system: str, split: str) -> Path:
@@ -176,6 +172,20 @@ class Pipeline:
         """What Pyserini gets to search a training stage: encoder, index and topics."""
         index = self.index(self.passages(name))
         return self.model(name), index, self.topics(self.split)
+
+    def _require_judged(self, splits: Iterable[str]) -> None:
+        """Check that the collection has, or will have, judged topics of these splits."""
+        section = self.recipe.collection
+        there = sources.splits(section.kind, section.value)
+        for split in splits:
+            if split not in there:
+                raise DenseHNError(f"collection: {unknown('split', split, there)}")
+            if not there[split]:
+                raise DenseHNError(
+                    f"collection: the {split} topics are not judged, so that nothing can "
+                    "be trained on or scored; `python -m dense_hn.mine --topics "
+                    f"{self.topics(split)}` makes their run"
+                )
 
     def _training(self, section: TrainingSection) -> Training:
         """Fill in the files of a training stage, and parse its arguments."""
@@ -232,6 +242,11 @@ class Pipeline:
         """The systems known so far."""
         return [*UNTRAINED, *self.trainings]
 
+    def _scored(self) -> list[str]:
+        """The systems in the table."""
+        untrained = self.recipe.evaluate.untrained
+        return [name for name in self._systems() if untrained or name != "base"]
+
     def _evaluated(self) -> list[str]:
         """The stages that are evaluated on the dev topics while they train."""
         return [name for name, one in self.trainings.items() if one.evaluates]
@@ -260,15 +275,13 @@ class Pipeline:
         add("bm25.index", self._index, [self.index("bm25")], after=["collection"])
         self._add_search("bm25", *evaluated)
         add("base", self._base, [self.model("base")], self._base_key())
-        self._add_encode("base")
-        self._add_search("base", *evaluated)
+        if recipe.evaluate.untrained:
+            self._add_search("base", *evaluated)
         for name, training in self.trainings.items():
             for system in training.systems:
                 if f"{system}.train" not in self.ledger.stages:
                     self._add_search(system, "train", self._depth(system))
             self._add_training(name)
-            if training.passages == name:
-                self._add_encode(name)
             self._add_search(name, *evaluated)
         if self._evaluated():
             add("curves", self._curves, [self.curves], after=self._evaluated())
@@ -277,18 +290,14 @@ class Pipeline:
                 f"{space}.export",
                 partial(self._export, space),
                 [self.index(space)],
-                after=[
-                    f"topics.{self.split}",
-                    f"{space}.encode",
-                    *self._searchers(space),
-                ],
+                after=["collection", f"{space}.encode", *self._searchers(space)],
             )
         add(
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
             recipe.evaluate.measures,
-            after=[f"{name}.{self.split}" for name in ("topics", *self._systems())],
+            after=[f"{name}.{self.split}" for name in ("topics", *self._scored())],
         )
 
     def _add_search(self, system: str, split: str, hits: int) -> None:
@@ -298,8 +307,8 @@ class Pipeline:
             search, after = self._search_bm25, ["bm25.index"]
             settings.append(asdict(self.recipe.bm25))
         else:
-            search, after = self._search, [system, f"{self.passages(system)}.encode"]
-            search = partial(search, system)
+            search = partial(self._search, system)
+            after = [system, self._add_encode(self.passages(system))]
         self.ledger.add(
             f"{system}.{split}",
             partial(search, split, hits),
@@ -308,14 +317,17 @@ class Pipeline:
             after=after,
         )
 
-    def _add_encode(self, space: str) -> None:
-        """Declare the vectors of a passage space."""
-        self.ledger.add(
-            f"{space}.encode",
-            partial(self._encode, space),
-            [self.vectors(space)],
-            after=["collection", space],
-        )
+    def _add_encode(self, space: str) -> str:
+        """Declare the vectors of a passage space, once; the stage's name."""
+        name = f"{space}.encode"
+        if name not in self.ledger.stages:
+            self.ledger.add(
+                name,
+                partial(self._encode, space),
+                [self.vectors(space)],
+                after=["collection", space],
+            )
+        return name
 
     def _add_training(self, name: str) -> None:
         """Declare a training stage; it reads its source, and runs of the systems."""
@@ -323,7 +335,7 @@ class Pipeline:
         section = training.section
         after = ["collection", section.source]
         if training.passages != name:
-            after.append(f"{training.passages}.encode")
+            after.append(self._add_encode(training.passages))
         if training.evaluates:
             after.append("topics.dev")
         self.ledger.add(
@@ -374,7 +386,8 @@ class Pipeline:
 
     def _collection_key(self) -> list:
         if self.given:
-            return _digests([self.corpus, self.topics("train"), self.judged("train")])
+            trained_on = [self.topics("train"), self.judged("train")]
+            return _digests([self.corpus, *(trained_on if self.trainings else [])])
         kind, value = self.recipe.collection.kind, self.recipe.collection.value
         return [kind, value, sources.digests(kind, value)]
 
@@ -389,6 +402,8 @@ class Pipeline:
                 )
                 require_file(path, what)
         corpus = read_corpus(self.corpus)
+        if not self.trainings:
+            return
         levels = {one.arguments[0].relevance_level for one in self.trainings.values()}
         judged = {
             level: trec.read_judged(self.topics("train"), self.judged("train"), level)
@@ -442,7 +457,8 @@ class Pipeline:
         vectors = Vectors.load(self.vectors(space))
         paths = [str(self.model(name)) for name in self._searchers(space)]
         encoders = {path: DenseEncoder.load(path) for path in paths}
-        topics = trec.read_topics(self.topics(self.split)).values()
+        # Not those that are evaluated, with which the index would be made again.
+        topics = trec.read_topics(self.topics("train")).values()
         export_index(vectors, self.index(space), encoders, topics=topics)
 
     def _curves(self) -> None:
@@ -454,7 +470,7 @@ class Pipeline:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
         runs = []
-        for name in self._systems():
+        for name in self._scored():
             run = trec.read_run(self.hits(name, self.split))
             title = UNTRAINED.get(name, name)
             runs.append(

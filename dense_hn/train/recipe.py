@@ -31,8 +31,9 @@ from dense_hn.evaluate import measures
 from dense_hn.names import unknown
 from dense_hn.train import arguments, commands
 
-# Splits that can be evaluated; the third, train, is trained on.
-EVALUATED = ("dev", "test")
+# No splits to evaluate: what is trained on, and what the ledger calls other stages
+# of a system by.
+NOT_EVALUATED = ("train", "encode", "export", "index")
 # Names that runs, rows of the table and the ledger have for other things; runs made
 # with Pyserini are called pyserini-….
 TAKEN = ("base", "bm25", "curves", "table", "topics", "untrained")
@@ -58,14 +59,19 @@ class Bm25Section:
 class EvaluateSection:
     """What goes into the table."""
 
-    # dev or test.
+    # Any split of the collection that is judged, but train.
     topics: str = "test"
     hits: int = 1000
     measures: list[str] = field(default_factory=lambda: list(measures.DEFAULT))
+    # Whether the encoder as it comes is a row; it encodes the whole corpus for that.
+    untrained: bool = True
 
     def __post_init__(self) -> None:
-        if self.topics not in EVALUATED:
-            raise DenseHNError(f"evaluate: topics is {self.topics!r}, not dev or test")
+        if self.topics in NOT_EVALUATED:
+            raise DenseHNError(
+                f"evaluate: topics is {self.topics!r}; give dev, test or another split "
+                f"of the collection, but none of {', '.join(NOT_EVALUATED)}"
+            )
         if self.hits < 1:
             raise DenseHNError(f"evaluate: hits is {self.hits}; it starts at 1")
         for measure in self.measures:
