@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from dense_hn import trec
+from dense_hn.collections import sources
 from dense_hn.collections.corpus import write_corpus
+from dense_hn.train import recipe
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -55,6 +57,23 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
         "--encoder ance/adore --index indexes/star" in printed
     )
     assert len(trec.read_run("runs/adore.test.txt")) == 8
+
+
+def test_a_collection_of_ones_own_files(files, tmp_path, monkeypatch):
+    """README's `collection:` block, with the made collection in files of its names."""
+    block = README.read_text().partition("## Your own collection")[2].split("```")[1]
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        Path(f"{name}.tsv").write_text(files["topics"].read_text())
+        Path(f"{name}.qrels").write_text(files["qrels"].read_text())
+    # Topics of test are no topics of train.
+    train = Path("train.tsv").read_text().replace("where is", "find")
+    Path("train.tsv").write_text(train)
+    Path("mine.yaml").write_text(block)
+    section = recipe.read("mine.yaml").collection
+    sources.build(section.kind, section.value, "c")
+    sizes = {p.name: len(p.read_text().splitlines()) for p in Path("c").glob("*.tsv")}
+    assert sizes == {"topics.train.tsv": 22, "topics.dev.tsv": 2, "topics.test.tsv": 24}
 
 
 def test_the_reference_runs_give_the_printed_table():
