@@ -3,19 +3,19 @@
 Their runs against what the page says that they compute, from the runs and vectors.
 """
 
-import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from replay import run_here
 from test_search_faiss import command
 
-from dense_hn import bm25, export, mine, trec
+from dense_hn import bm25, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export.folder import write_index
 
 PAGE = Path(__file__).with_name("hybrid.md")
 
@@ -37,7 +37,8 @@ def replayed(tmp_path_factory, bert, corpus, topics, qrels):
     trec.write_topics(path, topics)
     trec.write_qrels(root / "qrels" / "quickstart" / "test.txt", qrels)
     vectors = encode_corpus(encoder, corpus, work / "vectors")
-    export.export_flat(vectors, work / "indexes" / "star")
+    (work / "indexes" / "star").mkdir(parents=True)
+    write_index(vectors, work / "indexes" / "star", "flat", {})
     bm25.index(corpus, work / "indexes" / "bm25")
     mine.mine(encoder, vectors, path, 1000, runs / "adore.test.txt", "ADORE")
     bm25.mine(work / "indexes" / "bm25", path, 1000, runs / "bm25.test.txt", "BM25")
@@ -48,8 +49,7 @@ def replayed(tmp_path_factory, bert, corpus, topics, qrels):
             if module == "dense_hn.pyserini":
                 command(module, *arguments)
             else:
-                patch.setattr(sys, "argv", [module, *arguments])
-                importlib.import_module(module).main()
+                run_here(module, arguments)
     queries = encode_texts(encoder, list(topics.values()), "query").double().numpy()
     found = {p.name.split(".")[0]: trec.read_run(p) for p in runs.glob("*.test.txt")}
     return found, queries, vectors.matrix.double().numpy()

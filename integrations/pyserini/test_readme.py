@@ -2,12 +2,13 @@
 table of the reference runs.
 """
 
-import importlib.util
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from replay import run_here
 
 from dense_hn import trec
 from dense_hn.collections import sources
@@ -45,10 +46,7 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
             arguments += ["--adore_hits", "20"]
         if module == "dense_hn.train":
             arguments += ["--max_steps", "2", "--use_cpu", "true"]
-        if importlib.util.find_spec(module).submodule_search_locations:
-            module += ".__main__"
-        monkeypatch.setattr(sys, "argv", [module, *arguments])
-        importlib.import_module(module).main()
+        run_here(module, arguments)
     printed = capsys.readouterr().out
     assert "bm25.test   " in printed
     assert "8 topics" in printed
