@@ -118,7 +118,7 @@ def test_everything_planted_is_found():
         ("unjudged near-duplicates", "for 2 topics"),
     ):
         assert number in found[name].what
-    assert found["leading zeros"].examples == ["007 becomes 7", "01 becomes 1"]
+    assert found["leading zeros"].examples == ["007", "01"]
     assert found["copies"].examples == ["copy repeats relevant"]
     near = found["unjudged near-duplicates"].examples
     assert near[0] == "copy is like judged (test query e1): 0.90"
@@ -319,6 +319,32 @@ def test_what_is_trained_on_is_valid(tmp_path, monkeypatch, capsys):
     trec.write_topics(collection.topics_file("made", "train"), topics)
     assert status(monkeypatch, "folder:made") == 1
     assert "train topics without a relevant document" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["files", "dpr"])
+def test_files_are_checked(kind, files, topics, qrels, monkeypatch, capsys):
+    """Kinds that name files by split; the others are above, and in test_ir_datasets."""
+    train = files["corpus"].with_name("train.json")
+    entries = [
+        {
+            "question": topics[qid],
+            "positive_ctxs": [{"passage_id": docid} for docid in judged],
+        }
+        for qid, judged in qrels.items()
+    ]
+    train.write_text(json.dumps(entries))
+    own = [str(files["topics"]), str(files["qrels"])]
+    value = {
+        "corpus": str(files["corpus"]),
+        "train": {"files": own}.get(kind, str(train)),
+    }
+    report = files["corpus"].with_name("report.json")
+    spec = f"{kind}:{json.dumps(value)}"
+    assert status(monkeypatch, spec, "--output", str(report)) == 0
+    assert capsys.readouterr().out.endswith(": valid, with 0 kinds of warnings\n")
+    figures = json.loads(report.read_text())["figures"]
+    assert (figures["corpus"]["texts"], figures["train"]["texts"]) == (48, 24)
+    assert sum(figures["train"]["judgements of grade"].values()) == 25
 
 
 def test_what_cannot_be_checked_is_refused():

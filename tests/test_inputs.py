@@ -492,13 +492,13 @@ def test_dpr_files_of_other_formats(dpr_files, tmp_path):
 
 
 def test_a_recipe_reads_the_run_that_a_collection_brings(dpr_files, bert, tmp_path):
-    path = tmp_path / "dpr.yaml"
+    path = tmp_path / "questions.yaml"
     path.write_text(
         f"collection: {{dpr: {json.dumps(dpr_files)}}}\nencoder: {{source: {bert}}}\n"
         "warmup: {negatives: [bm25, collection:hard]}\nevaluate: {topics: dev}\n"
     )
     pipeline = Pipeline(recipe.read(str(path)), tmp_path)
-    run = tmp_path / "work" / "dpr" / "collection" / "run.hard.train.txt"
+    run = tmp_path / "work" / "questions" / "collection" / "run.hard.train.txt"
     training = pipeline.trainings["warmup"]
     assert training.arguments[0].negatives[1] == str(run)
     key = pipeline.ledger.stages["warmup"].key
