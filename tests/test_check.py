@@ -382,6 +382,20 @@ def test_leaks_of_real_collections(name, leaks, tmp_path):
     assert all(f.severity != "error" for f in overlap.findings(found))
 
 
+def test_what_the_page_prints(tmp_path):
+    """integrations/pyserini/inputs.md, but for the lines that it leaves out."""
+    page = (Path(__file__).parents[1] / "integrations/pyserini/inputs.md").read_text()
+    printed = page.split("python -m dense_hn.check beir:nl2bash\n")[1].split("```")[0]
+    found = real("nl2bash", tmp_path)
+    lines = command.check("beir:nl2bash", "beir", found, {}, None).text().splitlines()
+    shown = [line for line in printed.splitlines() if line != "…"]
+    places = [lines.index(line) for line in shown if line]
+    # The same advice stands below both errors.
+    assert sorted(set(places)) == list(dict.fromkeys(places))
+    assert places[0] == 0
+    assert places[-1] == len(lines) - 1
+
+
 def test_scifact(tmp_path):
     """Its ids are in order; two claims of BEIR's test split are in train as well."""
     found = real("scifact", tmp_path)

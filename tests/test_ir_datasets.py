@@ -22,26 +22,12 @@ PASSAGES = {
 }
 
 
-def forget():
-    """Let ir_datasets look for its folder again, which it does when it is imported."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] == "ir_datasets":
-            del sys.modules[name]
-
-
 @pytest.fixture
-def home(ir_home, tmp_path, monkeypatch):
-    """A copy of its folder, and no way to the network."""
+def home(ir_home, ir_datasets_in, tmp_path):
+    """A copy of its folder, which it uses."""
     shutil.copytree(ir_home, tmp_path / "home")
-    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    forget()
-    yield tmp_path / "home"
-    forget()
+    with ir_datasets_in(tmp_path / "home"):
+        yield tmp_path / "home"
 
 
 def test_msmarco_passages(home, corpus, topics, qrels):

@@ -36,9 +36,6 @@ def test_the_rows_of_the_page(corpus, bert, monkeypatch, capsys):
     page = (ROOT / "integrations/pyserini/msmarco-passage.md").read_text()
     ours, theirs = rows(capsys.readouterr().out), rows(page)
     assert [what for what, _ in ours] == [what for what, _ in theirs]
-    values = dict(ours)
-    # Those of memory do not depend on the machine.
-    assert values.pop("bytes in memory for a hit of a run") == pytest.approx(
-        137, abs=60
-    )
-    assert min(values.values()) > 0
+    assert min(value for _, value in ours) > 0
+    # What a hit takes does not depend on the machine, or much on how many there are.
+    assert ours[-1][1] == pytest.approx(theirs[-1][1], rel=0.3)
