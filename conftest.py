@@ -5,9 +5,11 @@ import io
 import json
 import random
 import shutil
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,32 @@ def ir_home(tmp_path_factory, corpus, topics, qrels) -> Path:
             rows = header + [(qid, docid, level) for qid, _, docid, level in judged]
             archive.writestr(f"scifact/qrels/{split}.tsv", _lines(rows))
     return home
+
+
+@pytest.fixture(scope="session")
+def ir_datasets_in() -> Callable[[Path], AbstractContextManager[None]]:
+    """Lets ir_datasets keep its files in a folder, and have no way to the network."""
+
+    def forget() -> None:
+        # It looks for its folder when it is imported.
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "ir_datasets":
+                del sys.modules[name]
+
+    @contextmanager
+    def use(home: Path) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IR_DATASETS_HOME", str(home))
+            patch.setenv("IR_DATASETS_DL_TRIES", "1")
+            for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+                patch.setenv(name, "http://127.0.0.1:9")
+            for name in ("no_proxy", "NO_PROXY"):
+                patch.delenv(name, raising=False)
+            forget()
+            yield
+            forget()
+
+    return use
 
 
 @pytest.fixture(scope="session")

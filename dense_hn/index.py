@@ -28,6 +28,7 @@ from dense_hn import DenseHNError
 from dense_hn.encode import DOCIDS, MANIFEST, UNKNOWN, Vectors
 from dense_hn.export import manifest
 from dense_hn.files import digest, require_file, require_folder
+from dense_hn.ids import read_docids
 
 if TYPE_CHECKING:
     import faiss
@@ -82,7 +83,7 @@ def read_index(folder: str | Path) -> IndexVectors:
     """
     folder = require_folder(folder, "faiss index folder")
     path = require_file(folder / FILE, "part of a faiss index folder")
-    docids = _docids(require_file(folder / DOCIDS, "part of a faiss index folder"))
+    docids = _docids(folder / DOCIDS)
     index = _open(path)
     if index.ntotal != len(docids):
         raise DenseHNError(
@@ -117,29 +118,16 @@ def read_index(folder: str | Path) -> IndexVectors:
 
 
 def _docids(path: Path) -> list[str]:
-    """The lines as Pyserini reads them: stripped at the end."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            docids = [line.rstrip() for line in file]
-    except UnicodeDecodeError as error:
-        raise DenseHNError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
-        ) from None
+    """The docids, each of one vector."""
+    docids = read_docids(path, "part of a faiss index folder")
     seen = set()
     for number, docid in enumerate(docids, 1):
-        if docid.split() != [docid]:
-            raise DenseHNError(
-                f"{path}:{number}: docid {docid!r} is empty or has white space, which a "
-                "run cannot hold; make the index anew with other ids"
-            )
         if docid in seen:
             raise DenseHNError(
                 f"{path}:{number}: docid {docid!r} occurs twice; ids must be unique, "
                 "make the index anew"
             )
         seen.add(docid)
-    if not docids:
-        raise DenseHNError(f"{path}: no docid in this file; make the index anew")
     return docids
 
 

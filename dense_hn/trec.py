@@ -23,6 +23,7 @@ import numpy as np
 
 from dense_hn import DenseHNError, topic_formats
 from dense_hn.files import whole_file
+from dense_hn.ids import require_id
 from dense_hn.reading import lines
 
 log = logging.getLogger("dense_hn")
@@ -31,7 +32,7 @@ Topics = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 
-# Also the header of BEIR's qrels.
+# The columns of BEIR's qrels, and their header.
 BEIR_QRELS = "query-id corpus-id score"
 # What Java's String.trim takes off a topic's text, and what Pyserini so reads without.
 TRIMMED = "".join(map(chr, range(ord(" ") + 1)))
@@ -48,10 +49,7 @@ def read_topics(path: str | Path) -> Topics:
     for where, qid, text in topic_formats.rows(path):
         if not text.strip(TRIMMED).strip():
             raise DenseHNError(f"{where}: query {qid!r} has no text; remove it")
-        if qid.split() != [qid]:
-            raise DenseHNError(
-                f"{where}: query id {qid!r} is empty or has white space; rename it"
-            )
+        require_id(qid, "query id", where)
         if qid in topics:
             raise DenseHNError(f"{where}: query id {qid!r} occurs twice; keep one line")
         topics[qid] = text.strip(TRIMMED)
@@ -66,18 +64,23 @@ def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
         )
 
 
+def renumbered(qid: str) -> bool:
+    """Whether Pyserini makes another id of this one, if its file is not a ``.json``.
+
+    It makes numbers of ids that are all digits: 007 is 7 in its run.
+    """
+    return qid.isdigit() and not re.fullmatch("0|[1-9][0-9]*", qid)
+
+
 def for_pyserini(path: str | Path, copy: str | Path) -> Path:
     """A topics file whose ids Pyserini leaves as they are: ``path``, or its ``copy``.
-
-    Pyserini makes numbers of ids that are all digits (007 is 7 in its run), but for
-    those of a ``.json`` file.
 
     Args:
         path: topics.
         copy: ``.json`` file that is written if there are such ids.
     """
     topics = read_topics(path)
-    if all(not qid.isdigit() or re.fullmatch("0|[1-9][0-9]*", qid) for qid in topics):
+    if not any(map(renumbered, topics)):
         return Path(path)
     with whole_file(copy) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump({qid: {"title": text} for qid, text in topics.items()}, file)

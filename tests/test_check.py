@@ -118,7 +118,7 @@ def test_everything_planted_is_found():
         ("unjudged near-duplicates", "for 2 topics"),
     ):
         assert number in found[name].what
-    assert found["leading zeros"].examples == ["007 becomes 7", "01 becomes 1"]
+    assert found["leading zeros"].examples == ["007", "01"]
     assert found["copies"].examples == ["copy repeats relevant"]
     near = found["unjudged near-duplicates"].examples
     assert near[0] == "copy is like judged (test query e1): 0.90"
@@ -321,6 +321,32 @@ def test_what_is_trained_on_is_valid(tmp_path, monkeypatch, capsys):
     assert "train topics without a relevant document" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["files", "dpr"])
+def test_files_are_checked(kind, files, topics, qrels, monkeypatch, capsys):
+    """Kinds that name files by split; the others are above, and in test_ir_datasets."""
+    train = files["corpus"].with_name("train.json")
+    entries = [
+        {
+            "question": topics[qid],
+            "positive_ctxs": [{"passage_id": docid} for docid in judged],
+        }
+        for qid, judged in qrels.items()
+    ]
+    train.write_text(json.dumps(entries))
+    own = [str(files["topics"]), str(files["qrels"])]
+    value = {
+        "corpus": str(files["corpus"]),
+        "train": {"files": own}.get(kind, str(train)),
+    }
+    report = files["corpus"].with_name("report.json")
+    spec = f"{kind}:{json.dumps(value)}"
+    assert status(monkeypatch, spec, "--output", str(report)) == 0
+    assert capsys.readouterr().out.endswith(": valid, with 0 kinds of warnings\n")
+    figures = json.loads(report.read_text())["figures"]
+    assert (figures["corpus"]["texts"], figures["train"]["texts"]) == (48, 24)
+    assert sum(figures["train"]["judgements of grade"].values()) == 25
+
+
 def test_what_cannot_be_checked_is_refused():
     with pytest.raises(DenseHNError, match="no recipe 'nothing'"):
         command.read("nothing")
@@ -354,6 +380,20 @@ def test_leaks_of_real_collections(name, leaks, tmp_path):
     )
     collection.prepare(found)
     assert all(f.severity != "error" for f in overlap.findings(found))
+
+
+def test_what_the_page_prints(tmp_path):
+    """integrations/pyserini/inputs.md, but for the lines that it leaves out."""
+    page = (Path(__file__).parents[1] / "integrations/pyserini/inputs.md").read_text()
+    printed = page.split("python -m dense_hn.check beir:nl2bash\n")[1].split("```")[0]
+    found = real("nl2bash", tmp_path)
+    lines = command.check("beir:nl2bash", "beir", found, {}, None).text().splitlines()
+    shown = [line for line in printed.splitlines() if line != "…"]
+    places = [lines.index(line) for line in shown if line]
+    # The same advice stands below both errors.
+    assert sorted(set(places)) == list(dict.fromkeys(places))
+    assert places[0] == 0
+    assert places[-1] == len(lines) - 1
 
 
 def test_scifact(tmp_path):

@@ -378,9 +378,9 @@ def test_training_topics_without_qrels(given_files, tmp_path):
 
 def test_every_source_on_the_page_is_one():
     page = Path(recipe.__file__).parents[2] / "integrations" / "pyserini" / "inputs.md"
-    kinds = "|".join([*sources.KINDS, sources.FOLDER])
+    kinds = "|".join(sources.NAMES)
     named = re.findall(rf'`"?(({kinds}): ?[^`"]+)"?`', page.read_text())
-    assert {kind for _, kind in named} == {*sources.KINDS, sources.FOLDER}
+    assert {kind for _, kind in named} == {*sources.NAMES}
     for spec, kind in named:
         assert sources.parse(spec)[0] == kind
 

@@ -8,7 +8,8 @@ import zipfile
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections import ir, sources
+from dense_hn.check import __main__ as check
+from dense_hn.collections import beir, ir, sources
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.train import recipe
 from dense_hn.train.pipeline import Pipeline
@@ -21,26 +22,12 @@ PASSAGES = {
 }
 
 
-def forget():
-    """Let ir_datasets look for its folder again, which it does when it is imported."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] == "ir_datasets":
-            del sys.modules[name]
-
-
 @pytest.fixture
-def home(ir_home, tmp_path, monkeypatch):
-    """A copy of its folder, and no way to the network."""
+def home(ir_home, ir_datasets_in, tmp_path):
+    """A copy of its folder, which it uses."""
     shutil.copytree(ir_home, tmp_path / "home")
-    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    forget()
-    yield tmp_path / "home"
-    forget()
+    with ir_datasets_in(tmp_path / "home"):
+        yield tmp_path / "home"
 
 
 def test_msmarco_passages(home, corpus, topics, qrels):
@@ -67,6 +54,7 @@ def test_msmarco_passages(home, corpus, topics, qrels):
     for qid, [docid] in zip(qids[18:22], renamed[18:22], strict=True):
         graded = {str(int(docid) + 7 * (grade - 3)): grade for grade in range(4)}
         assert found.qrels["dl19"][qid] == graded
+    assert found.titled is None
     assert found.qrels.keys() == {"train", "dev", "dl19"}
     assert found.left_out == {"repeated judgements (the highest counts)": 1}
     assert ir.splits(PASSAGES) == {
@@ -91,13 +79,35 @@ def test_what_is_not_judged_is_left_out_and_counted(home, tmp_path, caplog):
 
 
 def test_an_msmarco_document_is_what_the_paper_reads(home, corpus):
-    found = ir.read({"dev": "msmarco-document/dev"}).corpus
+    read = ir.read({"dev": "msmarco-document/dev"})
+    # It starts with its address.
+    assert read.titled == 0
+    found = read.corpus
     assert list(found) == [f"D{7 * n}" for n in range(len(corpus))]
     for n, (docid, text) in enumerate(corpus.items()):
         body = f"{text.strip()} {'and so on ' * (n % 3 * 1000)}".strip()
         whole = f"https://x.org/{docid}<sep>{docid.title()}<sep>{body}"
         assert found[f"D{7 * n}"] == whole[:10_000]
     assert max(map(len, found.values())) == 10_000
+
+
+def test_a_leak_is_found(home, tmp_path, monkeypatch, capsys):
+    """By the check: all that is judged for dev stands in the training topics as well."""
+    report = tmp_path / "report.json"
+    spec = "ir_datasets:{train: msmarco-passage/train, dev: msmarco-passage/dev/small}"
+    monkeypatch.setattr(sys, "argv", ["check", spec, "--output", str(report)])
+    with pytest.raises(SystemExit) as exited:
+        check.main()
+    assert exited.value.code == 1
+    found = json.loads(report.read_text())
+    errors = {
+        f["name"]: f["count"] for f in found["findings"] if f["severity"] == "error"
+    }
+    assert errors == {
+        "shared topic ids: train, dev": 6,
+        "shared query texts: train, dev": 6,
+    }
+    assert found["figures"]["corpus"]["texts"] == 48
 
 
 def test_a_beir_id_is_the_beir_folder(home, tmp_path):
@@ -114,6 +124,11 @@ def test_a_beir_id_is_the_beir_folder(home, tmp_path):
     assert ir.splits("beir/scifact") == {"train": True, "test": True}
     assert sources.splits("ir_datasets", "beir/scifact")["dev"]
     assert ir.splits("beir/nq") == {"test": True}
+    one, two = (
+        module.read(value).titled
+        for module, value in ((beir, tmp_path / "scifact"), (ir, "beir/scifact"))
+    )
+    assert one == two == 48
 
 
 def test_of_several_judgements_the_highest_counts(home):
@@ -137,7 +152,7 @@ def test_of_several_judgements_the_highest_counts(home):
             {"train": "beir/scifact/train", "test": "beir/nfcorpus/test"},
             r"splits train, test are of different corpora \(beir/scifact, beir/nfc",
         ),
-        ({"a.b": "beir/nq"}, "'a.b': files are named after a split"),
+        ({"a/b": "beir/nq"}, "files are named after the split 'a/b'"),
         ({"train": ["beir/nq"]}, "expected an id or {SPLIT: ID}"),
         (["beir/nq"], "expected an id or {SPLIT: ID}"),
         ("gov2", "gov2 has no queries"),

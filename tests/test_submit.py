@@ -596,7 +596,7 @@ def test_docids_of_a_corpus_and_refusals(tmp_path, make, call, given, files):
     for text, message in [
         (b"a\nb c\n", ":2: docid 'b c' is empty or has white space"),
         (b"a\n\nb\n", ":2: docid '' is empty"),
-        (b"a\n\xff\n", ":2: not UTF-8"),
+        (b"a\n\xff\n", ": not UTF-8"),
         (b"", ": no docid in this file"),
     ]:
         bad.write_bytes(text)

@@ -84,6 +84,36 @@ def test_adore_trains_the_query_side_only(
     assert rank_of_positives(trained) < rank_of_positives(DenseEncoder.load(str(bert)))
 
 
+@pytest.mark.parametrize("stage", ["star", "adore"])
+def test_a_level_is_qrels_without_lower_grades(
+    stage, bert, vectors, files, tmp_path, corpus, qrels
+):
+    """As if somebody had written 0 for them; each topic has one of grade 1."""
+    graded, by_hand = tmp_path / "graded", tmp_path / "by_hand"
+    docids = list(corpus)
+    lines = [
+        (f"{qid} 0 {docid} 2\n", f"{qid} 0 {other} ")
+        for n, (qid, judged) in enumerate(qrels.items())
+        for docid, other in [(next(iter(judged)), docids[2 * n + 1])]
+    ]
+    graded.write_text("".join(f"{high}{low}1\n" for high, low in lines))
+    by_hand.write_text("".join(f"{high}{low}0\n" for high, low in lines))
+
+    def weights(name, **changes):
+        out = tmp_path / name
+        argv = star_argv(files, bert, out, **changes)
+        if stage == "adore":
+            argv = adore_argv(files, bert, vectors, out, **changes)
+        commands.train(stage, argv)
+        return (out / "model.safetensors").read_bytes()
+
+    of_level = weights("level", qrels=graded, relevance_level=2)
+    assert of_level == weights("zeros", qrels=by_hand)
+    assert of_level != weights("all", qrels=graded)
+    with pytest.raises(DenseHNError, match="query 'q0' has no relevant document in"):
+        weights("none", qrels=graded, relevance_level=3)
+
+
 def test_adore_refuses_vectors_of_another_encoder(bert, vectors, files, tmp_path):
     commands.train("star", star_argv(files, bert, tmp_path / "star"))
     argv = adore_argv(files, tmp_path / "star", vectors, tmp_path / "adore")

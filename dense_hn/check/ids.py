@@ -51,15 +51,14 @@ def of_collection(collection: Collection, unusable: str) -> Iterator[Finding]:
         qid
         for topics in collection.topics.values()
         for qid in topics
-        if qid.isdecimal() and str(int(qid)) != qid
+        if trec.renumbered(qid)
     ]
     yield Finding.of(
         "leading zeros",
         WARNING,
         changed,
         "topic ids that Pyserini turns into other numbers",
-        lambda qid: f"{qid} becomes {int(qid)}",
-        "rename them in topics, qrels and runs",
+        advice="rename them in topics, qrels and runs",
     )
 
 

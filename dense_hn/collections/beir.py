@@ -12,6 +12,7 @@ from pathlib import Path
 from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
 from dense_hn.files import digest, require_file, require_folder
+from dense_hn.ids import require_id
 
 SPLITS = ("train", "dev", "test")
 
@@ -76,10 +77,7 @@ def _texts(path: Path) -> tuple[dict[str, str], int]:
             raise DenseHNError(
                 f'{where}: expected {{"_id": "…", "text": "…"}} with strings'
             )
-        if name.split() != [name]:
-            raise DenseHNError(
-                f"{where}: _id {name!r} is empty or has white space; rename it"
-            )
+        require_id(name, "_id", where)
         if name in texts:
             raise DenseHNError(f"{where}: _id {name!r} occurs twice; keep one line")
         texts[name] = f"{title} {text}".strip()

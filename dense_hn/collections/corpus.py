@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dense_hn import DenseHNError, reading
 from dense_hn.collections import json_documents, tsv_documents
 from dense_hn.files import require_file, whole_file
+from dense_hn.ids import require_id
 
 log = logging.getLogger("dense_hn")
 
@@ -45,11 +46,7 @@ def read_corpus(path: str | Path) -> Corpus:
             tsv = reading.kind(file) == ".tsv"
             documents = (tsv_documents if tsv else json_documents).documents
             for where, docid, text in documents(file):
-                if docid.split() != [docid]:
-                    raise DenseHNError(
-                        f"{where}: docid {docid!r} is empty or has white space, which a "
-                        "run cannot hold; rename it"
-                    )
+                require_id(docid, "docid", where)
                 if docid in corpus:
                     raise DenseHNError(
                         f"{where}: docid {docid!r} occurs twice; ids must be unique"

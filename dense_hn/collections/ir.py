@@ -16,7 +16,6 @@ without.
 Source: MacAvaney et al. 2021, arXiv 2103.02280.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -24,8 +23,10 @@ from typing import Any
 from tqdm import tqdm
 
 from dense_hn import DenseHNError, trec
+from dense_hn.collections import by_split
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.tsv_documents import ms_marco_document
+from dense_hn.ids import require_id
 from dense_hn.names import unknown
 
 SPLITS = ("train", "dev", "test")
@@ -48,19 +49,25 @@ def read(value: str | Mapping[str, str]) -> Collection:
     for split, dataset in _datasets(value).items():
         name = dataset.dataset_id()
         queries = _records(name, dataset.queries_iter)
-        topics[split] = _texts(name, queries, "query_id", left_out)
+        topics[split], _ = _texts(name, queries, "query_id", left_out)
         if dataset.has_qrels():
             qrels[split] = _judged(_records(name, dataset.qrels_iter), left_out)
     # Of one corpus, so that any of them has it.
     name, number = dataset.dataset_id(), dataset.docs_count()
     documents = _records(name, dataset.docs_iter)
     documents = tqdm(documents, "Reading corpus", number, unit=" documents")
-    corpus = _texts(name, documents, "doc_id", left_out)
+    corpus, titled = _texts(name, documents, "doc_id", left_out)
     for judged in (judged for split in qrels.values() for judged in split.values()):
         for docid in [docid for docid in judged if docid not in corpus]:
             del judged[docid]
             left_out["judgements of documents that are not in the corpus"] += 1
-    return Collection(corpus=corpus, topics=topics, qrels=qrels, left_out=left_out)
+    return Collection(
+        corpus=corpus,
+        topics=topics,
+        qrels=qrels,
+        left_out=left_out,
+        titled=titled if hasattr(dataset.docs_cls(), "title") else None,
+    )
 
 
 def splits(value: str | Mapping[str, str]) -> dict[str, bool]:
@@ -95,14 +102,11 @@ def _datasets(value: str | Mapping[str, str]) -> dict[str, Any]:
     # Here and not above: importing it makes its folders.
     import ir_datasets
 
-    datasets = {split: _dataset(name) for split, name in _ids(value).items()}
+    names = _ids(value)
+    by_split.require_names(names, "ir_datasets")
+    datasets = {split: _dataset(name) for split, name in names.items()}
     corpora: dict[str, str] = {}
     for split, dataset in datasets.items():
-        if not re.fullmatch(r"\w[\w-]*", split, re.ASCII):
-            raise DenseHNError(
-                f"ir_datasets: {split!r}: files are named after a split; use letters, "
-                "digits, _ and -"
-            )
         corpora[ir_datasets.docs_parent_id(dataset.dataset_id())] = split
     if len(corpora) > 1:
         raise DenseHNError(
@@ -182,21 +186,23 @@ def _advice(name: str, error: Exception) -> str:
 
 def _texts(
     name: str, records: Iterable[Any], key: str, left_out: Counter[str]
-) -> dict[str, str]:
-    """Id to text of documents or queries; of records with one id the first."""
+) -> tuple[dict[str, str], int]:
+    """Id to text of documents or queries, and how many texts start with their title.
+
+    Of records with one id the first is taken.
+    """
     texts: dict[str, str] = {}
+    titled = 0
     for record in records:
         found = getattr(record, key)
-        if found.split() != [found]:
-            raise DenseHNError(
-                f"ir_datasets: {name}: {key} {found!r} is empty or has white space, "
-                "which a run cannot hold"
-            )
+        require_id(found, key, f"ir_datasets: {name}")
         if found in texts:
             left_out[f"records with the {key} of another"] += 1
         else:
-            texts[found] = _text(record)
-    return texts
+            texts[found] = text = _text(record)
+            title = getattr(record, "title", "").strip()
+            titled += bool(title) and text.startswith(title)
+    return texts, titled
 
 
 def _text(record: Any) -> str:

@@ -22,6 +22,8 @@ log = logging.getLogger("dense_hn")
 KINDS = {"beir": beir, "dpr": dpr, "files": files, "ir_datasets": ir, "pydoc": pydoc}
 # A collection folder, which is taken as it is.
 FOLDER = "folder"
+# All that a source may be named by.
+NAMES = (*KINDS, FOLDER)
 
 
 def parse(spec: str) -> tuple[str, Any]:
@@ -31,9 +33,8 @@ def parse(spec: str) -> tuple[str, Any]:
         DenseHNError: no such kind, no value, broken YAML.
     """
     kind, _, text = spec.partition(":")
-    known = [*KINDS, FOLDER]
-    if kind not in known:
-        raise DenseHNError(f"{spec}: {unknown('kind of collection', kind, known)}")
+    if kind not in NAMES:
+        raise DenseHNError(f"{spec}: {unknown('kind of collection', kind, NAMES)}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

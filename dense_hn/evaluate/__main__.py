@@ -63,7 +63,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--qrels", required=True, help="TREC qrels")
+    parser.add_argument("--qrels", required=True, help="TREC's or BEIR's")
     parser.add_argument(
         "--measures",
         nargs="+",

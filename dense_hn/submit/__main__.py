@@ -1,16 +1,16 @@
 """Packages for leaderboards, made from TREC runs, or checked when made elsewhere.
 
-    python -m dense_hn.submit msmarco-passage --dev RUN --eval RUN --dev_topics TSV
-        --eval_topics TSV --docids FILE --id yyyymmdd-name --team … --model_description …
+    python -m dense_hn.submit msmarco-passage --dev RUN --eval RUN --dev_topics FILE
+        --eval_topics FILE --docids FILE --id yyyymmdd-name --team … --model_description …
         --output DIR
-    python -m dense_hn.submit msmarco-passage --check DIR|ARCHIVE --dev_topics TSV
-        --eval_topics TSV --docids FILE
-    python -m dense_hn.submit trec-dl --year 2020 --task passage --run RUN --topics TSV
+    python -m dense_hn.submit msmarco-passage --check DIR|ARCHIVE --dev_topics FILE
+        --eval_topics FILE --docids FILE
+    python -m dense_hn.submit trec-dl --year 2020 --task passage --run RUN --topics FILE
         --docids FILE --tag TAG --output FILE
-    python -m dense_hn.submit trec-dl --year 2020 --task passage --check FILE --topics TSV
+    python -m dense_hn.submit trec-dl --year 2020 --task passage --check FILE --topics FILE
         --docids FILE
 
-and msmarco-document like msmarco-passage. A check prints every problem with its line (in
+and msmarco-document like msmarco-passage. Topics are in any format that is read. A check prints every problem with its line (in
 the unpacked file) and ends with status 1, or else says in one line what was checked.
 """
 
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.collections.corpus import read_corpus
+from dense_hn.ids import read_docids
 from dense_hn.submit import msmarco, packages, trecdl
 from dense_hn.submit.boards import MSMARCO, SPLITS, TREC_DL, TYPES
-from dense_hn.submit.inputs import read_docids
 from dense_hn.submit.problems import Problems
 
 log = logging.getLogger("dense_hn")
@@ -65,7 +65,7 @@ def _add_msmarco(parser: argparse.ArgumentParser) -> None:
     for split in SPLITS:
         parser.add_argument(f"--{split}", help=f"TREC run of the {split} topics")
         parser.add_argument(
-            f"--{split}_topics", required=True, help=f"TSV file of the {split} topics"
+            f"--{split}_topics", required=True, help=f"the {split} topics"
         )
     parser.add_argument("--id", help="yyyymmdd-name, the day of the submission first")
     parser.add_argument("--team", help="metadata: who you are, unambiguously")
@@ -86,7 +86,7 @@ def _add_trec_dl(parser: argparse.ArgumentParser) -> None:
     years, tasks = (sorted(set(names)) for names in zip(*TREC_DL, strict=True))
     parser.add_argument("--year", type=int, choices=years, required=True)
     parser.add_argument("--task", choices=tasks, required=True)
-    parser.add_argument("--topics", required=True, help="TSV file of the test topics")
+    parser.add_argument("--topics", required=True, help="the test topics")
     parser.add_argument("--run", help="TREC run")
     parser.add_argument("--tag", help="the run's name at TREC, its last column")
     parser.add_argument("--output", help="run file to write")
@@ -96,7 +96,7 @@ def _add_common(parser: argparse.ArgumentParser, check: str) -> None:
     parser.add_argument("--check", help=f"{check}; nothing is made")
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--docids", help="the corpus's docids, one a line")
-    known.add_argument("--corpus", help="the corpus, JSONL")
+    known.add_argument("--corpus", help="the corpus: JSONL, TSV or a folder")
 
 
 def _msmarco(args: argparse.Namespace) -> None:
@@ -199,7 +199,7 @@ def _topics(path: str, number: int, board: str) -> trec.Topics:
 
 def _docids(args: argparse.Namespace) -> set[str] | None:
     if args.docids:
-        return read_docids(args.docids)
+        return set(read_docids(args.docids, "docids"))
     if args.corpus:
         return set(read_corpus(args.corpus))
     log.warning("neither --docids nor --corpus is given: docids are not checked")

@@ -1,41 +1,12 @@
-"""What packages are made from, read and cut."""
+"""The runs that packages are made from, read and cut."""
 
 import logging
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
-from dense_hn import DenseHNError, trec
-from dense_hn.files import require_file
+from dense_hn import trec
 
 log = logging.getLogger("dense_hn")
-
-
-def read_docids(path: str | Path) -> set[str]:
-    """Read a file of docids, one a line, as ``docid`` in Pyserini's index folders.
-
-    Raises:
-        DenseHNError: a line that is empty or has white space, bytes that are not
-            UTF-8, a file with no docid.
-    """
-    docids = set()
-    with open(require_file(path, "docids"), "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                docid = line.decode().rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DenseHNError(
-                    f"{path}:{number}: not UTF-8 ({error.reason} at byte "
-                    f"{error.start}); convert it"
-                ) from None
-            if docid.split() != [docid]:
-                raise DenseHNError(
-                    f"{path}:{number}: docid {docid[:80]!r} is empty or has white space; "
-                    "give one docid a line"
-                )
-            docids.add(docid)
-    if not docids:
-        raise DenseHNError(f"{path}: no docid in this file")
-    return docids
 
 
 def read_known(
@@ -45,7 +16,14 @@ def read_known(
     docids: Container[str] | None,
     docids_path: str | Path | None,
 ) -> trec.Run:
-    """Read a TREC run of known topics and documents; arguments as in :func:`make`.
+    """Read a TREC run of known topics and documents.
+
+    Args:
+        path: the run.
+        topics: its topics.
+        topics_path: their file, for messages.
+        docids: of the corpus, or None to take any.
+        docids_path: their file, for messages.
 
     Raises:
         DenseHNError: as trec.read_run; a topic or docid that is not known.

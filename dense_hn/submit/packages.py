@@ -99,7 +99,11 @@ def check_files(
                         check_metadata(where, file, day, problems)
                         continue
                     run = MsMarcoCheck(
-                        where, board.hits, topics[split], docids, problems
+                        name=where,
+                        most=board.hits,
+                        topics=topics[split],
+                        docids=docids,
+                        problems=problems,
                     )
                     with bz2.open(file) as unpacked:
                         run.read(unpacked)

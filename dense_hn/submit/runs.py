@@ -14,7 +14,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import BufferedIOBase
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -31,45 +33,38 @@ FILE_SIZE = 1 << 30
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
+@dataclass(kw_only=True)
 class RunCheck:
-    """Checks what all boards ask of a run; subclasses add their own format.
+    """Checks what all boards ask of a run; subclasses add their own format."""
 
-    Args:
-        name: file name in messages.
-        most: hits per topic, at most.
-        topics: the board's topics.
-        docids: of the corpus, or None where they are not known.
-        problems: where everything wrong is noted.
+    form: ClassVar[str]
 
-    After :meth:`read`, ``first`` holds the line on which each topic's hits begin, and
-    ``lines`` how many there are.
-    """
+    # File name in messages.
+    name: str
+    # Hits per topic, at most.
+    most: int
+    # The board's topics.
+    topics: Mapping[str, str]
+    # Of the corpus, or None where they are not known.
+    docids: Container[str] | None
+    # Where everything wrong is noted.
+    problems: Problems
 
-    form: str
+    # What was read: the line on which each topic's hits begin, how many lines there are,
+    # and how many topics have as many hits as they may.
+    first: dict[str, int] = field(default_factory=dict, init=False)
+    lines: int = field(default=0, init=False)
+    full: int = field(default=0, init=False)
 
-    def __init__(
-        self,
-        name: str,
-        most: int,
-        topics: Mapping[str, str],
-        docids: Container[str] | None,
-        problems: Problems,
-    ) -> None:
-        self.name = name
-        self.most = most
-        self.topics = topics
-        self.docids = docids
-        self.problems = problems
-        self.first: dict[str, int] = {}
-        self.lines = 0
-        self.full = 0
-        self._qid: str | None = None
-        self._listed = 0
-        self._seen: set[str] = set()
-        # Which rank may come next; none where it cannot be known, as after an
-        # unreadable line, and two after a wrong rank: one line is wrong, not the next.
-        self._ranks: tuple[int, ...] = ()
-        self._whole = False
+    # Of the topic that is being read.
+    _qid: str | None = field(default=None, init=False)
+    _listed: int = field(default=0, init=False)
+    _seen: set[str] = field(default_factory=set, init=False)
+    # Which rank may come next; none where it cannot be known, as after an unreadable
+    # line, and two after a wrong rank: one line is wrong, not the next.
+    _ranks: tuple[int, ...] = field(default=(), init=False)
+    # Whether the file was read to its end.
+    _whole: bool = field(default=False, init=False)
 
     def read(self, file: BufferedIOBase) -> None:
         """Read the decompressed file to its end."""
@@ -204,30 +199,19 @@ class MsMarcoCheck(RunCheck):
         )
 
 
+@dataclass(kw_only=True)
 class TrecCheck(RunCheck):
-    """``qid Q0 docid rank score tag``; every topic needs a hit, as NIST's scripts ask.
-
-    Args as for :class:`RunCheck`, and
-
-        board: the track's task.
-        tag: the run's tag, or None for whichever is on the first line.
-    """
+    """``qid Q0 docid rank score tag``; every topic needs a hit, as NIST's scripts ask."""
 
     form = "6 columns `qid Q0 docid rank score tag`"
 
-    def __init__(
-        self,
-        name: str,
-        board: TrecDl,
-        topics: Mapping[str, str],
-        docids: Container[str] | None,
-        problems: Problems,
-        tag: str | None,
-    ) -> None:
-        super().__init__(name, board.hits, topics, docids, problems)
-        self.board = board
-        self.tag = tag
-        self._above = math.inf
+    # The track's task.
+    board: TrecDl
+    # The run's tag, or None for whichever is on the first line.
+    tag: str | None
+
+    # The score of the line above.
+    _above: float = field(default=math.inf, init=False)
 
     def _columns(self, line: str) -> list[str] | None:
         columns = line.split()

@@ -80,7 +80,15 @@ def check(
         What was checked, in words.
     """
     path = require_file(path, "run")
-    run = TrecCheck(str(path), board, topics, docids, problems, tag)
+    run = TrecCheck(
+        name=str(path),
+        most=board.hits,
+        topics=topics,
+        docids=docids,
+        problems=problems,
+        board=board,
+        tag=tag,
+    )
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         run.read(file)
     return f"{run.tag}: {run.lines} hits of {len(run.first)} topics"

@@ -25,10 +25,11 @@ class EvaluationArguments:
     """What is measured while training, where --eval_strategy says when."""
 
     eval_topics: str | None = field(
-        default=None, metadata={"help": "Dev topics, for --eval_strategy."}
+        default=None,
+        metadata={"help": "Dev topics, for --eval_strategy: TSV, TREC or JSON."},
     )
     eval_qrels: str | None = field(
-        default=None, metadata={"help": "TREC qrels for them."}
+        default=None, metadata={"help": "Qrels for them, TREC's or BEIR's."}
     )
     eval_measures: list[str] = field(
         default_factory=lambda: ["RR@10", "nDCG@10", "R@100"],

@@ -187,13 +187,14 @@ def _section(kind: type, settings: dict[str, Any], name: str) -> Any:
 
 
 def _collection(settings: dict[str, Any]) -> CollectionSection:
-    known = [*sources.KINDS, sources.FOLDER]
     for key in settings:
-        if key not in known:
-            raise DenseHNError(f"collection: {unknown('source', str(key), known)}")
+        if key not in sources.NAMES:
+            raise DenseHNError(
+                f"collection: {unknown('source', str(key), sources.NAMES)}"
+            )
     given = {key: value for key, value in settings.items() if value}
     if len(given) != 1:
-        raise DenseHNError(f"collection: give one of {', '.join(known)}")
+        raise DenseHNError(f"collection: give one of {', '.join(sources.NAMES)}")
     return CollectionSection(*next(iter(given.items())))
 
 

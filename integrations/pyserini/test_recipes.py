@@ -49,21 +49,12 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, ir_home):
+def folder(tmp_path_factory, ir_home, ir_datasets_in):
     """Where the commands are run, with that ir_datasets and no network."""
     home = tmp_path_factory.mktemp("recipes")
-    with pytest.MonkeyPatch.context() as patch:
+    with ir_datasets_in(ir_home), pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("PYTHONPATH", str(PAGES.parents[1]))
-        patch.setenv("IR_DATASETS_HOME", str(ir_home))
-        patch.setenv("IR_DATASETS_DL_TRIES", "1")
-        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-            patch.setenv(name, "http://127.0.0.1:9")
-        for name in ("no_proxy", "NO_PROXY"):
-            patch.delenv(name, raising=False)
-        # It looks for its home when it is imported.
-        for name in [n for n in sys.modules if n.partition(".")[0] == "ir_datasets"]:
-            patch.delitem(sys.modules, name)
         yield home
 
 

@@ -1,0 +1,35 @@
+"""Ids of topics and documents: what one may be, and files that list them."""
+
+from pathlib import Path
+
+from dense_hn import DenseHNError, reading
+
+
+def require_id(name: str, what: str, where: str) -> None:
+    """Refuse an id that files with columns cannot hold; ``what`` it is, and ``where``."""
+    if name.split() != [name]:
+        raise DenseHNError(
+            f"{where}: {what} {name[:80]!r} is empty or has white space, which qrels and "
+            "runs cannot hold; rename it"
+        )
+
+
+def read_docids(path: str | Path, what: str) -> list[str]:
+    """Read docids, one a line, stripped at the end: Pyserini's ``docid`` of an index.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+
+    Raises:
+        DenseHNError: as reading.open_text; a docid that is empty or has white space, a
+            file with no docid.
+    """
+    docids: list[str] = []
+    with reading.open_text(path, what) as file:
+        for number, line in enumerate(file, 1):
+            docids.append(line.rstrip())
+            require_id(docids[-1], "docid", f"{path}:{number}")
+    if not docids:
+        raise DenseHNError(f"{path}: no docid in this file")
+    return docids
