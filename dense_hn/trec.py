@@ -66,18 +66,30 @@ def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
         )
 
 
-def for_pyserini(path: str | Path, copy: str | Path) -> Path:
-    """A topics file whose ids Pyserini leaves as they are: ``path``, or its ``copy``.
+def renamed(qids: Iterable[str]) -> list[str]:
+    """The query ids that are others in Pyserini's runs.
 
-    Pyserini makes numbers of ids that are all digits (007 is 7 in its run), but for
-    those of a ``.json`` file.
+    It makes numbers of those that are all digits (007 is 7 in its run), but for those
+    of a ``.json`` file.
+    """
+    written = re.compile("0|[1-9][0-9]*")
+    return [qid for qid in qids if qid.isdigit() and not written.fullmatch(qid)]
+
+
+def for_pyserini(path: str | Path, copy: str | Path) -> Path:
+    """A topics file that Pyserini reads as we do: ``path``, or its ``copy``.
+
+    A TSV file stays where Pyserini leaves its ids (see :func:`renamed`) and knows it by
+    its name. Words in a path make Pyserini read other formats in another way, but not
+    ``.json``, and it knows fewer of them than we.
 
     Args:
         path: topics.
-        copy: ``.json`` file that is written if there are such ids.
+        copy: ``.json`` file that is written for all others.
     """
     topics = read_topics(path)
-    if all(not qid.isdigit() or re.fullmatch("0|[1-9][0-9]*", qid) for qid in topics):
+    named = str(path).removesuffix(".gz").endswith((".tsv", ".txt"))
+    if named and topic_formats.kind(path) == "tsv" and not renamed(topics):
         return Path(path)
     with whole_file(copy) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump({qid: {"title": text} for qid, text in topics.items()}, file)

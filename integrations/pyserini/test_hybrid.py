@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from test_search_faiss import command
 
-from dense_hn import bm25, export, mine, trec
+from dense_hn import bm25, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export.folder import write_index
 
 PAGE = Path(__file__).with_name("hybrid.md")
 
@@ -37,7 +38,8 @@ def replayed(tmp_path_factory, bert, corpus, topics, qrels):
     trec.write_topics(path, topics)
     trec.write_qrels(root / "qrels" / "quickstart" / "test.txt", qrels)
     vectors = encode_corpus(encoder, corpus, work / "vectors")
-    export.export_flat(vectors, work / "indexes" / "star")
+    (work / "indexes" / "star").mkdir(parents=True)
+    write_index(vectors, work / "indexes" / "star", "flat", {})
     bm25.index(corpus, work / "indexes" / "bm25")
     mine.mine(encoder, vectors, path, 1000, runs / "adore.test.txt", "ADORE")
     bm25.mine(work / "indexes" / "bm25", path, 1000, runs / "bm25.test.txt", "BM25")

@@ -19,8 +19,8 @@ from dense_hn import pyserini, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export.folder import write_index
-from dense_hn.export.search_command import search_command
 from dense_hn.mine import retrieve
+from dense_hn.search_command import search_command
 
 SMALL = [
     "collection.pydoc=[json,http,logging]",
