@@ -183,7 +183,7 @@ def encode_topics(
 
     require_harmless(folder, "encoded queries")
     topics = trec.read_topics(topics_path)
-    for qid in trec.renamed(topics)[:1]:
+    for qid in [qid for qid in topics if trec.renumbered(qid)][:1]:
         log.warning(
             "%s: search.lucene makes a number of query id %r; rename it for that",
             topics_path,

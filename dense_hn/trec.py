@@ -66,22 +66,20 @@ def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
         )
 
 
-def renamed(qids: Iterable[str]) -> list[str]:
-    """The query ids that are others in Pyserini's runs.
+def renumbered(qid: str) -> bool:
+    """Whether Pyserini makes another id of this one, if its file is not a ``.json``.
 
-    It makes numbers of those that are all digits (007 is 7 in its run), but for those
-    of a ``.json`` file.
+    It makes numbers of ids that are all digits: 007 is 7 in its run.
     """
-    written = re.compile("0|[1-9][0-9]*")
-    return [qid for qid in qids if qid.isdigit() and not written.fullmatch(qid)]
+    return qid.isdigit() and not re.fullmatch("0|[1-9][0-9]*", qid)
 
 
 def for_pyserini(path: str | Path, copy: str | Path) -> Path:
     """A topics file that Pyserini reads as we do: ``path``, or its ``copy``.
 
-    A TSV file stays where Pyserini leaves its ids (see :func:`renamed`) and knows it by
-    its name. Words in a path make Pyserini read other formats in another way, but not
-    ``.json``, and it knows fewer of them than we.
+    A TSV file goes as it is when Pyserini knows it by its name and leaves its ids alone
+    (see :func:`renumbered`). Other formats it may not know, or may take for another
+    because of a word in the path, but for ``.json``.
 
     Args:
         path: topics.
@@ -89,7 +87,7 @@ def for_pyserini(path: str | Path, copy: str | Path) -> Path:
     """
     topics = read_topics(path)
     named = str(path).removesuffix(".gz").endswith((".tsv", ".txt"))
-    if named and topic_formats.kind(path) == "tsv" and not renamed(topics):
+    if named and topic_formats.kind(path) == "tsv" and not any(map(renumbered, topics)):
         return Path(path)
     with whole_file(copy) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump({qid: {"title": text} for qid, text in topics.items()}, file)

@@ -3,12 +3,11 @@
 Their runs against what the page says that they compute, from the runs and vectors.
 """
 
-import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 from test_search_faiss import command
@@ -50,8 +49,7 @@ def replayed(tmp_path_factory, bert, corpus, topics, qrels):
             if module == "dense_hn.pyserini":
                 command(module, *arguments)
             else:
-                patch.setattr(sys, "argv", [module, *arguments])
-                importlib.import_module(module).main()
+                in_process.run(module, *arguments)
     queries = encode_texts(encoder, list(topics.values()), "query").double().numpy()
     found = {p.name.split(".")[0]: trec.read_run(p) for p in runs.glob("*.test.txt")}
     return found, queries, vectors.matrix.double().numpy()

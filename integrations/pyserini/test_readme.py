@@ -2,12 +2,13 @@
 table of the reference runs.
 """
 
-import importlib.util
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import in_process
 
 from dense_hn import trec
 from dense_hn.collections.corpus import write_corpus
@@ -43,10 +44,7 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
             arguments += ["--adore_hits", "20"]
         if module == "dense_hn.train":
             arguments += ["--max_steps", "2", "--use_cpu", "true"]
-        if importlib.util.find_spec(module).submodule_search_locations:
-            module += ".__main__"
-        monkeypatch.setattr(sys, "argv", [module, *arguments])
-        importlib.import_module(module).main()
+        in_process.run(module, *arguments)
     printed = capsys.readouterr().out
     assert "bm25.test   " in printed
     assert "8 topics" in printed

@@ -5,7 +5,6 @@ from files with the originals' names and formats; sizes and depths are reduced, 
 download gets anywhere.
 """
 
-import importlib.util
 import json
 import re
 import shlex
@@ -14,6 +13,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import in_process
 import pytest
 from compare_runs import compare
 
@@ -78,11 +78,7 @@ def follow(page: str, small: list[str]) -> None:
         arguments = shlex.split(line)[3:]
         if module == "dense_hn.train":
             arguments += small
-        package = importlib.util.find_spec(module).submodule_search_locations
-        room = f"{module}.__main__" if package else module
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [module, *arguments])
-            importlib.import_module(room).main()
+        in_process.run(module, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """your-index.md's commands, as written but for the number of steps, on a small
 collection: the real Pyserini makes the index and searches it."""
 
-import importlib
 import shlex
-import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from test_search_faiss import assert_same_run, command
 
@@ -45,9 +44,7 @@ def replayed(tmp_path_factory, corpus, topics, qrels):
                 command(module, *arguments)
             else:
                 extra = STEPS if module == "dense_hn.train" else []
-                module += ".__main__" if extra else ""
-                patch.setattr(sys, "argv", [module, *arguments, *extra])
-                importlib.import_module(module).main()
+                in_process.run(module, *arguments, *extra)
             if arguments[0] == "index.faiss":
                 made = {path: digest(path) for path in (root / "index").iterdir()}
     return root, made
