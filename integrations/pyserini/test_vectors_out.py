@@ -8,6 +8,7 @@ import io
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_lucene_hnsw(tmp_path):
     assert found >= 0.9 * 10 * len(queries)
 
 
-def test_an_incomplete_index_is_refused(corpus, bert, tmp_path, monkeypatch):
+def test_a_wrong_index_is_refused(corpus, bert, tmp_path, monkeypatch):
     """Anserini wants `docid`, and stops at a bad line, both with status 0."""
     encoder = DenseEncoder.load(str(bert))
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
@@ -177,10 +178,15 @@ def test_an_incomplete_index_is_refused(corpus, bert, tmp_path, monkeypatch):
         lines[30] = '{"docid": "lamp", "vector": [1]}'
         path.write_text("\n".join(lines) + "\n")
 
+    def with_each_others_vectors(vectors, path):
+        write(replace(vectors, matrix=vectors.matrix.flip(0)), path)
+
     for wrong, message in (
         (with_id_alone, "indexed 0 of 48 .*NullPointerException"),
         # The indexer says 31.
         (with_a_short_vector, "indexed 30 of 48 .*expected '16', but it has '1'"),
+        # The self-check's.
+        (with_each_others_vectors, "does not find what we find: .* away; export anew"),
     ):
         monkeypatch.setattr(lucene, "write_jsonl", wrong)
         with pytest.raises(DenseHNError, match=message):
