@@ -25,8 +25,8 @@ from tqdm import tqdm
 from dense_hn import DenseHNError, __version__, cli, provenance, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.export.search_command import as_typed, require_harmless
 from dense_hn.files import digest, require_file, require_folder, whole_folder
+from dense_hn.search_command import as_typed, require_harmless
 
 log = logging.getLogger("dense_hn")
 
@@ -172,7 +172,7 @@ def encode_topics(
 
     Args:
         encoder: the query encoder.
-        topics_path: TSV file.
+        topics_path: in one of the formats of dense_hn.topic_formats.
         folder: folder to write.
 
     Raises:
@@ -183,6 +183,12 @@ def encode_topics(
 
     require_harmless(folder, "encoded queries")
     topics = trec.read_topics(topics_path)
+    for qid in [qid for qid in topics if trec.renumbered(qid)][:1]:
+        log.warning(
+            "%s: search.lucene makes a number of query id %r; rename it for that",
+            topics_path,
+            qid,
+        )
     manifest = {
         "query_encoder": encoder.digest("query"),
         "topics": digest(topics_path),
@@ -224,7 +230,7 @@ def search_command(
 
     Args:
         folder: from :func:`encode_topics`.
-        topics: the TSV file they were made from.
+        topics: the file they were made from, as trec.for_pyserini gives it.
         index: faiss index folder.
         output: run file that Pyserini will write.
         hits: documents per topic.
@@ -260,7 +266,8 @@ def main() -> None:
         corpus = read_corpus(args.corpus)
         encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output)
         return
-    command = search_command(args.output, args.topics, "INDEX", "RUN.txt")
+    topics = trec.for_pyserini(args.topics, f"{args.output}.topics.json")
+    command = search_command(args.output, topics, "INDEX", "RUN.txt")
     encode_topics(DenseEncoder.load(args.encoder), args.topics, args.output)
     print(as_typed("search.faiss", command))
 

@@ -27,13 +27,13 @@ import torch
 from dense_hn import DenseHNError
 from dense_hn.encode import DOCIDS, MANIFEST, UNKNOWN, Vectors
 from dense_hn.export import manifest
+from dense_hn.export.faiss_index import INDEX
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import read_docids
 
 if TYPE_CHECKING:
     import faiss
 
-FILE = "index"
 CHUNK = 65_536
 # Vectors that are searched for, to compare the index's scores with ours, and how far
 # they may differ, as a share of the largest score: bfloat16 rounds by 0.4%.
@@ -82,7 +82,7 @@ def read_index(folder: str | Path) -> IndexVectors:
             are no numbers of lines, a vector is not finite.
     """
     folder = require_folder(folder, "faiss index folder")
-    path = require_file(folder / FILE, "part of a faiss index folder")
+    path = require_file(folder / INDEX, "part of a faiss index folder")
     docids = _docids(folder / DOCIDS)
     index = _open(path)
     if index.ntotal != len(docids):

@@ -6,9 +6,9 @@ With ``--index`` the passages are those of a faiss folder, searched exactly.
 The same run serves as static hard negatives for training topics (known positives are
 removed when it is read) and as the result to be evaluated for test topics. Scores are
 the model's own: plain dot products of its vectors, which are normalised only where the
-encoder itself normalises them. With --qrels the run is for training alone: it lists all
-relevant documents, so that its recall means nothing. A run that is there, made from the same weights,
-passages and topics, is left as it is.
+encoder itself normalises them. With ``--qrels`` the run is for training alone: it lists
+all relevant documents, so that its recall means nothing. A run that is there, made from
+the same weights, passages and topics, is left as it is.
 """
 
 import argparse

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from dense_hn import DenseHNError, reading
 
@@ -26,18 +27,24 @@ _FIELD = re.compile(
 )
 
 
+def kind(path: str | Path) -> Literal["json", "jsonl", "trec", "tsv"]:
+    """The format of a topics file, by its name and how it starts."""
+    ending = reading.kind(path)
+    if ending in (".json", ".jsonl"):
+        return ending[1:]
+    with reading.open_text(path, "topics") as file:
+        start = file.read(1000).lstrip().lower()
+    return "trec" if re.match(r"<top\b", start) else "tsv"
+
+
 def rows(path: str | Path) -> Iterator[tuple[str, str, str]]:
     """Yield (``file:line``, qid, text) of every topic; a text may be empty.
 
     Raises:
         DenseHNError: what is not of the file's format.
     """
-    kind = reading.kind(path)
-    if kind in (".json", ".jsonl"):
-        return _json(path) if kind == ".json" else _jsonl(path)
-    with reading.open_text(path, "topics") as file:
-        start = file.read(1000).lstrip().lower()
-    return _trec(path) if re.match(r"<top\b", start) else _tsv(path)
+    read = {"json": _json, "jsonl": _jsonl, "trec": _trec, "tsv": _tsv}
+    return read[kind(path)](path)
 
 
 def _tsv(path: str | Path) -> Iterator[tuple[str, str, str]]:

@@ -73,14 +73,19 @@ def renumbered(qid: str) -> bool:
 
 
 def for_pyserini(path: str | Path, copy: str | Path) -> Path:
-    """A topics file whose ids Pyserini leaves as they are: ``path``, or its ``copy``.
+    """A topics file that Pyserini reads as we do: ``path``, or its ``copy``.
+
+    A TSV file goes as it is when Pyserini knows it by its name and leaves its ids alone
+    (see :func:`renumbered`). Other formats it may not know, or may take for another
+    because of a word in the path, but for ``.json``.
 
     Args:
         path: topics.
-        copy: ``.json`` file that is written if there are such ids.
+        copy: ``.json`` file that is written for all others.
     """
     topics = read_topics(path)
-    if not any(map(renumbered, topics)):
+    named = str(path).removesuffix(".gz").endswith((".tsv", ".txt"))
+    if named and topic_formats.kind(path) == "tsv" and not any(map(renumbered, topics)):
         return Path(path)
     with whole_file(copy) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump({qid: {"title": text} for qid, text in topics.items()}, file)

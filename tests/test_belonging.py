@@ -14,9 +14,10 @@ import pytest
 from dense_hn import DenseHNError, mine, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections import sources
-from dense_hn.collections.corpus import read_corpus
+from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export import manifest
 from dense_hn.files import digest
 from dense_hn.index import read_index
 from dense_hn.train import arguments, commands
@@ -241,6 +242,42 @@ def test_adore_refuses_before_training(bert, roberta, corpus, files, theirs, tmp
     refused("which chance gives as well", tmp_path / "query side", index=theirs)
     # Without a corpus: an encoder of random weights puts nothing where it belongs.
     refused("which chance gives as well", index=theirs, corpus=[])
+
+
+def test_what_a_manifest_says_is_checked_at_every_door(
+    bert, corpus, files, theirs, tmp_path, monkeypatch
+):
+    """Another encoder or another corpus than the index was made from, both by name."""
+    vectors = encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+    manifest.write(theirs / "manifest.json", vectors, {"form": "flat"})
+    DenseEncoder.load(str(bert), pooling="cls").save(tmp_path / "cls")
+
+    argv = ["mine", "--index", str(theirs), "--hits", "5", "--encoder"]
+    rest = ["--topics", str(files["topics"]), "--output", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", [*argv, str(tmp_path / "cls"), *rest])
+    with pytest.raises(DenseHNError, match="theirs: .* made by another encoder than"):
+        mine.main()
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("sys.argv", [*argv, str(bert), *rest])
+    mine.main()
+    assert (tmp_path / "run").exists()
+
+    def adore(encoder):
+        commands.train(
+            "adore", adore_argv(files, encoder, tmp_path / "a", index=theirs)
+        )
+
+    with pytest.raises(DenseHNError, match="theirs: .* another encoder than .*/cls"):
+        adore(tmp_path / "cls")
+    write_corpus(files["corpus"], corpus | {"red-lamp": "another text"})
+    with pytest.raises(
+        DenseHNError, match="theirs: made from the corpus .*, and .*corpus.jsonl is of"
+    ):
+        adore(bert)
+    assert not (tmp_path / "a").exists()
+    write_corpus(files["corpus"], corpus)
+    adore(bert)
+    assert (tmp_path / "a").exists()
 
 
 def test_mine_knows_an_index_by_its_files(

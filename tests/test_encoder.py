@@ -208,3 +208,13 @@ def test_encoders_that_cannot_be_are_refused(bert, tmp_path):
         locate("package:no_such_package/model")
     with pytest.raises(DenseHNError, match="no folder 'nowhere'"):
         locate("package:json/nowhere")
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_missing_tokenizer_files_are_told_of(name, request, tmp_path):
+    """transformers 5 makes a tokenizer of special tokens alone, without a word."""
+    folder = shutil.copytree(request.getfixturevalue(name), tmp_path / name)
+    for file in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(DenseHNError, match="are its tokenizer files missing"):
+        DenseEncoder.load(str(folder))

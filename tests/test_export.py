@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -17,17 +18,17 @@ from transformers import BertModel
 from dense_hn import DenseHNError, __version__
 from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encode import Vectors, encode_corpus
-from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder import DenseEncoder, EncoderSettings
 from dense_hn.export import faiss_index, manifest
 from dense_hn.export.folder import export_index, write_index
-from dense_hn.export.search_command import (
+from dense_hn.export.self_check import sample, self_check
+from dense_hn.search_command import (
     ENCODER_WORDS,
     ORDERED_TOPICS,
     require_harmless,
     require_recognised,
     search_command,
 )
-from dense_hn.export.self_check import sample, self_check
 
 N, D, K = 1200, 16, 10
 
@@ -321,6 +322,16 @@ def test_other_paths_are_refused(path, kind, message):
         require_harmless(path, kind)
 
 
+@pytest.mark.parametrize("architecture", ["ance", "auto"])
+def test_the_class_is_always_said(architecture):
+    """Left out, Pyserini takes it from the path, without a word."""
+    settings = EncoderSettings(architecture=architecture)
+    folder = f"{'ance' if architecture == 'ance' else 'models'}/star"
+    command = search_command(settings, folder, "index", "t.tsv", "run.txt")
+    assert command[:4] == ["--encoder-class", architecture, "--encoder", folder]
+    assert ("--pooling" in command) == (architecture == "auto")
+
+
 def test_paths_that_change_nothing():
     require_harmless("c/topics.test.tsv", "topics")
     require_harmless("msmarco-passage-dev-subset.2.tsv", "topics")
@@ -372,6 +383,13 @@ def test_another_encoder_or_corpus_is_refused(exported, bert):
     (folder / "manifest.json").unlink()
     with pytest.raises(DenseHNError, match="manifest.json: what this index was made"):
         manifest.require_belongs(folder, encoder, path)
+
+
+def test_the_self_check_refuses_vectors_of_another_corpus(exported):
+    folder, vectors, path = exported
+    other = replace(vectors, corpus=corpus_digest({"a": "b"}))
+    with pytest.raises(DenseHNError, match="index: made from the corpus .*/vectors is"):
+        check(folder, other, path)
 
 
 def test_a_docid_too_few_or_another_is_refused(exported):

@@ -9,9 +9,11 @@ import pandas
 import pytest
 import torch
 
-from dense_hn import DenseHNError, encode, trec
+from dense_hn import DenseHNError, __version__, encode, trec
+from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encode import Vectors, encode_corpus, encode_topics
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export import __main__ as export
 from dense_hn.export import jsonl, lucene
 from dense_hn.files import digest
 
@@ -53,6 +55,99 @@ def test_jsonl_gives_the_same_bits_back(tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "out.json").read_text())
     assert (manifest["encoder"], manifest["corpus"]) == ("e", "c")
     assert (manifest["passages"], manifest["dimension"]) == (60, 50)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (lambda t: t.replace("9.99999978e-03", "9.99999885e-03", 1), 1),
+        (lambda t: t.replace("9.99999978e-03", '"0.01"', 1), 1),
+        (lambda t: t.replace('"docid": "p2"', '"docid": "p3"'), 3),
+        (lambda t: t.replace('{"id": "p2"', '{"id": "p3"'), 3),
+        (lambda t: t.replace('"docid": "p2"', '"doc": "p2"'), 3),
+        (lambda t: t.replace('"p2"', '"p3"'), 3),
+        (lambda t: t.replace("\n", "\n[]\n", 1), 2),
+        (lambda t: t.replace("\n", "\n\n", 1), 2),
+        (lambda t: t[:-9], 6),
+        (lambda t: "".join(t.splitlines(keepends=True)[:-1]), 6),
+        (lambda t: t + t.splitlines(keepends=True)[-1], 7),
+    ],
+)
+def test_a_file_that_is_not_what_was_written_is_refused(tmp_path, changed, line):
+    """A number by a bit, an id, a key, another line, one cut, one less, one more."""
+    vectors = made(np.full((6, 4), 0.01, np.float32), tmp_path / "v")
+    path = tmp_path / "vectors.jsonl"
+    jsonl.write_jsonl(vectors, path)
+    jsonl.require_same(vectors, path)
+    path.write_text(changed(path.read_text()))
+    with pytest.raises(DenseHNError, match=f"vectors.jsonl:{line}: not what was"):
+        jsonl.require_same(vectors, path)
+
+
+@pytest.fixture
+def exporting(bert, corpus, tmp_path, monkeypatch):
+    """Calls `dense_hn.export` with vectors of the encoder of conftest.py."""
+    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+
+    def call(form, *more, encoder=bert):
+        words = ["--vectors", tmp_path / "vectors", "--encoder", encoder]
+        words += ["--output", tmp_path / "out", "--form", form, *more]
+        monkeypatch.setattr(sys, "argv", ["export", *map(str, words)])
+        export.main()
+
+    return call
+
+
+def test_jsonl_from_the_command_line(exporting, bert, corpus, tmp_path, capsys):
+    exporting("jsonl")
+    assert capsys.readouterr().out == (
+        f"python -m dense_hn.pyserini index.faiss --input {tmp_path / 'out'} "
+        "--output INDEX --dim 16\n"
+    )
+    vectors = Vectors.load(tmp_path / "vectors")
+    jsonl.require_same(vectors, tmp_path / "out" / "vectors.jsonl")
+    manifest = json.loads((tmp_path / "out.json").read_text())
+    assert manifest.pop("command").startswith("python ")
+    assert manifest == {
+        "encoder": DenseEncoder.load(str(bert)).digest(),
+        "corpus": corpus_digest(corpus),
+        "passages": 48,
+        "dimension": 16,
+        "vectors": {"form": "jsonl"},
+        "dense_hn": __version__,
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "more", "message"),
+    [
+        ("jsonl", ["--M", "8"], "form jsonl has no parameter M: it has none"),
+        ("jsonl", ["--threads", "2"], "form jsonl has no parameter threads"),
+        ("jsonl", ["--topics", "t.tsv"], "form jsonl is none; leave it out"),
+        ("lucene-flat", ["--efC", "9"], "lucene-flat has no parameter efC: it has no"),
+        ("lucene-hnsw", ["--nprobe", "9"], "nprobe: its parameters are M, efC"),
+        ("lucene-hnsw", ["--threads", "2"], "threads: its parameters are M, efC"),
+        ("lucene-hnsw", ["--M", "1"], "M is 1; it starts at 2"),
+        ("lucene-hnsw", ["--efC", "0"], "efC is 0; it starts at 1"),
+        ("flat", ["--M", "8"], "form flat has no parameter M: it has none"),
+        ("hnsw", ["--pq_m", "8"], "its parameters are M, efC, ef_search"),
+    ],
+)
+def test_what_a_form_does_not_have_is_refused(
+    exporting, tmp_path, monkeypatch, form, more, message
+):
+    monkeypatch.setattr(lucene, "require_unit", None)
+    with pytest.raises(DenseHNError, match=message):
+        exporting(form, *more)
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
+
+
+@pytest.mark.parametrize("form", ["flat", "jsonl", "lucene-flat", "lucene-hnsw"])
+def test_vectors_of_another_encoder_are_refused(exporting, bert, tmp_path, form):
+    DenseEncoder.load(str(bert), pooling="cls").save(tmp_path / "cls")
+    with pytest.raises(DenseHNError, match="made by another encoder than .*/cls"):
+        exporting(form, encoder=tmp_path / "cls")
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_number_that_is_none_is_refused(tmp_path):
@@ -98,6 +193,19 @@ def test_encoded_topics_are_the_encoders_vectors(
     assert manifest["query_encoder"] == encoder.digest("query")
     assert manifest["topics"] == digest(files["topics"])
     assert (manifest["queries"], manifest["dimension"]) == (25, len(vector))
+
+
+def test_ids_that_pyserini_changes(bert, files, tmp_path, monkeypatch, capsys, caplog):
+    """Its search.faiss gets a copy that keeps them; for search.lucene there is none."""
+    files["topics"].write_text("007\tone\n7\ttwo\n")
+    words = ["--encoder", bert, "--topics", files["topics"], "--output", tmp_path / "e"]
+    monkeypatch.setattr(sys, "argv", ["encode", "topics", *map(str, words)])
+    encode.main()
+    printed = capsys.readouterr().out.split()
+    copy = printed[printed.index("--topics") + 1]
+    assert copy == str(tmp_path / "e.topics.json")
+    assert trec.read_topics(copy) == {"007": "one", "7": "two"}
+    assert "search.lucene makes a number of query id '007'" in caplog.text
 
 
 def test_topics_are_refused_before_they_are_encoded(bert, files, tmp_path, monkeypatch):

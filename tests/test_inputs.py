@@ -267,6 +267,17 @@ def test_ids_that_pyserini_changes_go_to_it_as_json(tmp_path):
         assert trec.read_topics(copy) == {"1": "a", changed: "b “c”"}
 
 
+@pytest.mark.parametrize("name", [*TOPICS_FILES, "t.json.gz", "t.queries"])
+def test_formats_that_pyserini_may_not_know_go_to_it_as_json(tmp_path, name):
+    """By their names, and by words in their paths; plain TSV goes as it is."""
+    text = TOPICS_FILES.get(name.removesuffix(".gz"), TOPICS_FILES["t.tsv"])
+    path = write(tmp_path / name, text.replace("007", "8"))
+    plain = name == "t.tsv"
+    copy = tmp_path / "copy.json"
+    assert trec.for_pyserini(path, copy) == (path if plain else copy)
+    assert plain or trec.read_topics(copy) == trec.read_topics(path)
+
+
 QRELS = {"q1": {"d1": 2, "d2": 0}, "q2": {"d1": 1}}
 
 

@@ -13,7 +13,7 @@ from transformers import RobertaTokenizer
 from dense_hn import DenseHNError
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.export.search_command import search_command
+from dense_hn.search_command import search_command
 from dense_hn.train import arguments, commands
 
 TEXTS = ["the red lamp", "The RED Lamp ", "Café <MASK> lamp  <s>\tIt's OLD", "", "  x"]

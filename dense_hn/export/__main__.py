@@ -14,7 +14,8 @@ Forms of faiss (a folder of ``index``, ``docid`` and ``manifest.json``):
 Other forms:
 
     jsonl                      for pyserini.index.faiss and Anserini's dense Lucene
-    lucene-flat, lucene-hnsw   a dense Lucene index, for vectors of length one
+    lucene-flat, lucene-hnsw   a dense Lucene index, for vectors of length one; the
+                               graph's --M is 16 and --efC 100 if not given
 
 An index appears when the real Pyserini, called as is printed, has found in it what we
 find there.
@@ -24,6 +25,7 @@ import argparse
 import logging
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.encode import JSONL, Vectors
@@ -31,72 +33,72 @@ from dense_hn.encoder import DenseEncoder, locate
 from dense_hn.export import faiss_index, lucene
 from dense_hn.export.folder import export_index
 from dense_hn.export.jsonl import export_jsonl
-from dense_hn.export.search_command import as_typed, search_command
+from dense_hn.export.parameters import complete
+from dense_hn.search_command import as_typed, search_command
 
 log = logging.getLogger("dense_hn")
 
 
-def _faiss(args: argparse.Namespace) -> None:
-    path = locate(args.encoder)
-    vectors = Vectors.load(args.vectors)
-    encoder = DenseEncoder.load(path)
-    topics = trec.read_topics(args.topics) if args.topics else {}
+def _faiss(
+    args: argparse.Namespace,
+    given: dict[str, int],
+    vectors: Vectors,
+    encoder: DenseEncoder,
+) -> None:
+    texts, topics = [], Path("TOPICS.tsv")
+    if args.topics:
+        texts = trec.read_topics(args.topics).values()
+        topics = trec.for_pyserini(args.topics, f"{args.output}.topics.json")
     command = search_command(
-        encoder.settings, path, args.output, args.topics or "TOPICS.tsv", "RUN.txt"
+        encoder.settings, args.encoder, args.output, topics, "RUN.txt"
     )
-    export_index(
-        vectors,
-        args.output,
-        {path: encoder},
-        args.form,
-        _given(args),
-        args.threads,
-        topics.values(),
-    )
+    threads = given.pop("threads", 1)
+    encoders = {args.encoder: encoder}
+    export_index(vectors, args.output, encoders, args.form, given, threads, texts)
     print(as_typed("search.faiss", command))
 
 
-def _lucene(args: argparse.Namespace) -> None:
-    path = locate(args.encoder)
-    vectors = Vectors.load(args.vectors)
-    encoder = DenseEncoder.load(path)
-    topics = trec.read_topics(args.topics) if args.topics else {}
-    output = args.output
-    encoded = f"ENCODED/{JSONL}"
-    command = lucene.search_command(args.form, output, encoded, "RUN.txt")
+def _lucene(
+    args: argparse.Namespace,
+    given: dict[str, int],
+    vectors: Vectors,
+    encoder: DenseEncoder,
+) -> None:
+    texts = trec.read_topics(args.topics).values() if args.topics else []
     found = lucene.export_lucene(
-        vectors, output, args.form, encoder, path, _given(args), topics.values()
+        vectors, args.output, args.form, encoder, args.encoder, given, texts
     )
-    log.info("%s, %s: %s", output, path, found)
-    encode = ["--encoder", path, "--topics", args.topics or "TOPICS.tsv"]
-    print(shlex.join(["python", "-m", "dense_hn.encode", "topics", *encode]), end=" ")
-    print("--output ENCODED")
+    log.info("%s, %s: %s", args.output, args.encoder, found)
+    command = ["python", "-m", "dense_hn.encode", "topics", "--encoder", args.encoder]
+    command += ["--topics", args.topics or "TOPICS.tsv", "--output", "ENCODED"]
+    print(shlex.join(command))
+    command = lucene.search_command(
+        args.form, args.output, f"ENCODED/{JSONL}", "RUN.txt"
+    )
     print(as_typed("search.lucene", command))
 
 
-def _jsonl(args: argparse.Namespace) -> None:
-    vectors = Vectors.load(args.vectors)
-    if _given(args):
-        raise DenseHNError(f"form jsonl has no parameter {next(iter(_given(args)))}")
-    vectors.require_made_by(DenseEncoder.load(args.encoder), args.encoder)
+def _jsonl(
+    args: argparse.Namespace,
+    given: dict[str, int],
+    vectors: Vectors,
+    encoder: DenseEncoder,
+) -> None:
+    complete(args.form, given, {})
+    if args.topics:
+        raise DenseHNError(
+            "--topics is searched in an index, and form jsonl is none; leave it out"
+        )
+    vectors.require_made_by(encoder, args.encoder)
     export_jsonl(vectors, args.output)
     command = ["--input", args.output, "--output", "INDEX"]
     command += ["--dim", str(vectors.matrix.shape[1])]
     print(as_typed("index.faiss", command))
 
 
-def _given(args: argparse.Namespace) -> dict[str, int]:
-    """The parameters of forms that are on the command line."""
-    return {
-        name: getattr(args, name)
-        for names in faiss_index.PARAMETERS.values()
-        for name in names
-        if getattr(args, name) is not None
-    }
-
-
-# What writes each form.
-FORMS: dict[str, Callable[[argparse.Namespace], None]] = {
+# What writes each form, from the command line, the parameters that are given on it, the
+# vectors and the encoder, and prints the commands that go on.
+FORMS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(faiss_index.FORMS, _faiss),
     **dict.fromkeys(lucene.FORMS, _lucene),
     "jsonl": _jsonl,
@@ -115,12 +117,11 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="index folder to write")
     parser.add_argument("--form", choices=FORMS, default="flat", help="default flat")
     parser.add_argument(
-        "--topics", help="TSV file: search some of it in the self-check"
+        "--topics", help="TSV, TREC or JSON: search some of it in the self-check"
     )
     parser.add_argument(
         "--threads",
         type=int,
-        default=1,
         help="of faiss; default 1, with which an index is the same every time",
     )
     for part, parameters in faiss_index.PARAMETERS.items():
@@ -128,7 +129,12 @@ def main() -> None:
         for name, what in parameters.items():
             group.add_argument(f"--{name}", type=int, metavar="N", help=what)
     args = parser.parse_args()
-    FORMS[args.form](args)
+    names = [name for part in faiss_index.PARAMETERS.values() for name in part]
+    given = {name: getattr(args, name) for name in [*names, "threads"]}
+    given = {name: value for name, value in given.items() if value is not None}
+    args.encoder = locate(args.encoder)
+    vectors, encoder = Vectors.load(args.vectors), DenseEncoder.load(args.encoder)
+    FORMS[args.form](args, given, vectors, encoder)
 
 
 if __name__ == "__main__":

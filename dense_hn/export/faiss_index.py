@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from dense_hn import DenseHNError
+from dense_hn.export.parameters import complete
 from dense_hn.search import CHUNK
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dense_hn")
 
+# The name that Pyserini opens in an index folder.
+INDEX = "index"
 # As faiss.index_factory spells them. np: without polysemous training, which takes a
 # minute and serves searches by Hamming distance, of which Pyserini has none.
 FORMS = {
@@ -81,10 +84,6 @@ def settle(
     """
     parts = form.split("-")
     known = [name for part in parts for name in PARAMETERS.get(part, {})]
-    for name in given:
-        if name not in known:
-            has = f"its parameters are {', '.join(known)}" if known else "it has none"
-            raise DenseHNError(f"form {form} has no parameter {name}: {has}")
     nlist = given.get(
         "nlist", max(1, min(round(4 * passages**0.5), passages // ADVISED))
     )
@@ -96,11 +95,7 @@ def settle(
         "nlist": nlist,
         "nprobe": min(nlist, max(16, nlist // 10)),
     }
-    settled = {name: given.get(name, defaults[name]) for name in known}
-    for name, value in settled.items():
-        least = 2 if name == "M" else 1
-        if value < least:
-            raise DenseHNError(f"{name} is {value}; it starts at {least}")
+    settled = complete(form, given, {name: defaults[name] for name in known})
     if "pq" in parts and dimension % settled["pq_m"]:
         raise DenseHNError(
             f"pq_m is {settled['pq_m']}, which does not divide the {dimension} "

@@ -8,7 +8,8 @@ from dense_hn import pyserini
 from dense_hn.encode import DOCIDS, MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, manifest
-from dense_hn.export.self_check import INDEX, require_whole, sample, self_check
+from dense_hn.export.faiss_index import INDEX
+from dense_hn.export.self_check import require_whole, sample, self_check
 from dense_hn.files import whole_folder
 
 log = logging.getLogger("dense_hn")

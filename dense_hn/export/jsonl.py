@@ -6,6 +6,7 @@ one file serves both.
 """
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -42,26 +43,23 @@ def require_same(vectors: Vectors, path: Path) -> None:
     """Check that a file of JSONL vectors gives the same docids and float32 numbers.
 
     Raises:
-        DenseHNError: names the first line that does not, or how many lines there are.
+        DenseHNError: names the first line that does not, that is missing or too many.
     """
-    lines = 0
     with open(path, encoding="utf-8") as file:
-        progress = tqdm(file, desc="Checking JSONL", unit=" passages")
-        for row, line in enumerate(progress):
-            read = json.loads(line)
-            docids = {read["id"], read["docid"]}
-            same = torch.equal(torch.tensor(read["vector"]), vectors.matrix[row])
-            if docids != {vectors.docids[row]} or not same:
+        lines = tqdm(file, desc="Checking JSONL", unit=" passages")
+        for row, (docid, line) in enumerate(zip_longest(vectors.docids, lines)):
+            try:
+                read = json.loads(line or "null")
+                same = read["id"] == read["docid"] == docid and torch.tensor(
+                    read["vector"]
+                ).equal(vectors.matrix[row])
+            except (ValueError, KeyError, TypeError):
+                same = False
+            if not same:
                 raise DenseHNError(
                     f"{path}:{row + 1}: not what was written; look at the disk, and "
                     "export anew"
                 )
-            lines += 1
-    if lines != len(vectors.docids):
-        raise DenseHNError(
-            f"{path}: {lines} lines for {len(vectors.docids)} passages; look at the "
-            "disk, and export anew"
-        )
 
 
 def write_jsonl(vectors: Vectors, path: str | Path) -> None:

@@ -16,7 +16,7 @@ from dense_hn.encode import JSONL, MANIFEST, Vectors, encode_texts, encode_topic
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
 from dense_hn.export.jsonl import FILE, write_jsonl
-from dense_hn.export.search_command import require_harmless
+from dense_hn.export.parameters import complete
 from dense_hn.export.self_check import (
     HITS,
     asked,
@@ -28,6 +28,7 @@ from dense_hn.export.self_check import (
     share_of_best,
 )
 from dense_hn.files import whole_folder
+from dense_hn.search_command import require_harmless
 
 Form = Literal["lucene-flat", "lucene-hnsw"]
 INDEXERS = {
@@ -72,16 +73,14 @@ def export_lucene(
         What the self-check found, in one line.
 
     Raises:
-        DenseHNError: vectors of another encoder, or not of length one to 1e-4; no JDK;
-            the indexer failed, or indexed another number of passages; a self-check
-            that fails.
+        DenseHNError: impossible parameters; vectors of another encoder, or not of
+            length one to 1e-4; no JDK; the indexer failed, or indexed another number of
+            passages; a self-check that fails.
     """
+    settled = complete(form, parameters or {}, FORMS[form])
     vectors.require_made_by(encoder, path)
     require_unit(vectors)
     pyserini.java_home()
-    settled = FORMS[form] | dict(parameters or {})
-    if settled.keys() != FORMS[form].keys():
-        raise DenseHNError(f"form {form} has no parameters but {[*FORMS[form]]}")
     with whole_folder(folder, "segments_*") as partial:
         write_lucene(vectors, partial, form, settled, folder)
         return _self_check(partial, vectors, form, encoder, path, sample(topics))
@@ -128,7 +127,12 @@ def _self_check(
     path: str,
     texts: Sequence[str],
 ) -> str:
-    """Search the folder with Pyserini; scores are (1 + dot product) / 2."""
+    """Search the folder with Pyserini; scores are (1 + dot product) / 2.
+
+    Raises:
+        DenseHNError: too few hits, other scores, or, where search is exact, not the
+            best.
+    """
     topics = asked(texts)
     hits = min(HITS, len(vectors.docids))
     with tempfile.TemporaryDirectory() as temporary:
@@ -140,6 +144,13 @@ def _self_check(
         theirs = in_pyserini(["search.lucene", *command], output, str(folder))
     queries = encode_texts(encoder, list(topics.values()), "query")
     row = {docid: number for number, docid in enumerate(vectors.docids)}
+    for qid, text in topics.items():
+        found = theirs.get(qid, {}).keys() & row.keys()
+        if len(found) != hits:
+            raise DenseHNError(
+                f"{folder}: Pyserini finds {len(found)} of our passages and not {hits} "
+                f"for the query {text[:60]!r}; export anew"
+            )
     rows = torch.tensor(
         [[row[docid] for docid in trec.ranked(theirs[qid])] for qid in topics]
     )
@@ -148,7 +159,7 @@ def _self_check(
         qid: {vectors.docids[n]: (1 + s) / 2 for n, s in zip(*found, strict=True)}
         for qid, *found in zip(topics, rows.tolist(), dots.tolist(), strict=True)
     }
-    largest = largest_difference(ours, theirs, topics, str(folder))
+    largest = largest_difference(ours, theirs, topics, str(folder), "export anew")
     share = share_of_best(queries, vectors.matrix, rows)
     if not FORMS[form]:
         require_exact(share, folder, vectors)

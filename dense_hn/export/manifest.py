@@ -19,10 +19,7 @@ from dense_hn.encode import MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import require_file
 
-FACTS = (
-    *("encoder", "corpus", "passages", "dimension", "vectors"),
-    *("dense_hn", "command"),
-)
+FACTS = "encoder", "corpus", "passages", "dimension", "vectors", "dense_hn", "command"
 
 
 def write(path: str | Path, vectors: Vectors, form: Mapping[str, Any]) -> None:

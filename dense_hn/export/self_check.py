@@ -15,9 +15,9 @@ from dense_hn import DenseHNError, search, trec
 from dense_hn.encode import DOCIDS, Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
-from dense_hn.export.search_command import search_command
+from dense_hn.export.faiss_index import INDEX
+from dense_hn.search_command import search_command
 
-INDEX = "index"
 HITS = 10
 # Longer than any encoder reads, short, with capitals, accents, punctuation and blanks:
 # where tokenizers and lengths come apart.
@@ -109,7 +109,11 @@ def self_check(
         trec.write_topics(file, topics)
         command = search_command(encoder.settings, path, folder, file, output, hits)
         theirs = in_pyserini(["search.faiss", *command], output, path)
-    largest = largest_difference(ours, theirs, topics, path)
+    mend = (
+        f"run `python -m dense_hn.encoder --source {path} --output DIR` and name that "
+        "folder, which tells Pyserini tokenizer and length"
+    )
+    largest = largest_difference(ours, theirs, topics, path, mend)
     share = share_of_best(queries, vectors.matrix, torch.from_numpy(rows))
     if made_from["vectors"]["form"] == "flat":
         require_exact(share, folder, vectors)
@@ -197,9 +201,16 @@ def in_pyserini(arguments: Sequence[str], output: Path, name: str) -> trec.Run:
 
 
 def largest_difference(
-    ours: trec.Run, theirs: trec.Run, topics: trec.Topics, path: str
+    ours: trec.Run, theirs: trec.Run, topics: trec.Topics, name: str, mend: str
 ) -> float:
     """The largest difference of two scores for a document.
+
+    Args:
+        ours: our run.
+        theirs: Pyserini's.
+        topics: what was searched.
+        name: what was searched with, for the message.
+        mend: what to do about a difference, for the message.
 
     Raises:
         DenseHNError: one is larger than rounding (1e-4, or 1e-6 of scores above 100),
@@ -218,11 +229,9 @@ def largest_difference(
         highest = max(map(abs, ours[qid].values()), default=0.0)
         if len(pair[0]) != len(pair[1]) or difference > max(1e-4, 1e-6 * highest):
             raise DenseHNError(
-                f"{path}: Pyserini does not find what we find: for the query "
+                f"{name}: Pyserini does not find what we find: for the query "
                 f"{text[:60]!r}, {len(pair[1])} hits and not {len(pair[0])}, or scores "
-                f"that are {difference:.1e} away; run `python -m dense_hn.encoder "
-                f"--source {path} --output DIR` and name that folder, which tells "
-                "Pyserini tokenizer and length"
+                f"that are {difference:.1e} away; {mend}"
             )
         largest = max(largest, difference)
     return largest

@@ -28,16 +28,17 @@ from transformers import set_seed
 
 from dense_hn import DenseHNError, losses, search, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
-from dense_hn.collections.corpus import read_corpus
+from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
-from dense_hn.export.search_command import (
+from dense_hn.export import manifest
+from dense_hn.index import read_index
+from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.search_command import (
     as_typed,
     require_recognised,
     search_command,
 )
-from dense_hn.index import read_index
-from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.supervision import Supervision, SupervisionArguments
@@ -271,7 +272,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     Raises:
         DenseHNError: a file that cannot be read, a relevant docid without a vector, a
             topic without positives, vectors or an index that another encoder made,
-            fewer hits than a query has positives (there would be no negative).
+            an index of another corpus, fewer hits than a query has positives (there would be no negative).
     """
     check(args, training)
     supervision = Supervision(args)
@@ -292,6 +293,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     filtered = args.filter() or args.negatives_skip
     needed = args.corpus and (filtered or args.index)
     corpus = read_corpus(args.corpus) if needed else {}
+    if args.index and corpus and vectors.corpus:
+        manifest.require_corpus(args.index, corpus_digest(corpus), args.corpus)
     evaluator = None
     if args.eval_topics:
         evaluator = Evaluator(args, lambda _: vectors)

@@ -33,10 +33,10 @@ from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
 from dense_hn.export.folder import export_index
-from dense_hn.export.search_command import as_typed, require_plain, search_command
 from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
+from dense_hn.search_command import as_typed, require_plain, search_command
 from dense_hn.train import adore, arguments, commands, curves
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.recipe import Recipe, TrainingSection

@@ -104,6 +104,28 @@ def test_ids_that_are_all_digits_reach_pyserini_unchanged(tmp_path):
     assert pyserinis_topics(copy) == ours
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("beir/a.tsv", "301\tone  “x”\nb\ttwo\n"),
+        ("beir/a.trec", TREC),
+        ("beir/a.jsonl", '{"_id": "1", "text": "one"}\n{"id": "b", "title": "two"}\n'),
+        ("a.txt", TREC),
+        ("a.queries", "301\tone\nb\ttwo\n"),
+    ],
+)
+def test_topics_reach_pyserini_as_we_read_them(tmp_path, name, text):
+    """Under `beir` it reads all but .json as TSV."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    ours = trec.read_topics(path)
+    assert len(ours) == 2
+    copy = trec.for_pyserini(path, tmp_path / "beir" / "t.json")
+    assert pyserinis_topics(copy) == ours
+    assert (copy == path) == (name == "beir/a.tsv")
+
+
 def test_topics_and_qrels_by_name(tmp_path):
     """From Pyserini's cache; without them, what to put where."""
     (tmp_path / "c.jsonl").write_text('{"id": "d1", "contents": "x"}\n')

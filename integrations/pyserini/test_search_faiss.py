@@ -19,8 +19,8 @@ from dense_hn import pyserini, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export.folder import write_index
-from dense_hn.export.search_command import search_command
 from dense_hn.mine import retrieve
+from dense_hn.search_command import search_command
 
 SMALL = [
     "collection.pydoc=[json,http,logging]",
@@ -183,6 +183,35 @@ def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, requ
     topics = trec.read_topics(tmp_path / "topics.tsv")
     ours = dict(retrieve(encoder, vectors, topics, 20))
     assert_same_run(ours, theirs)
+
+
+# Prints which weights of a loaded ance encoder another initialisation would change.
+AGAIN = """
+import sys
+from dense_hn import pyserini
+pyserini.start_jvm()
+pyserini.mend_ance()
+from pyserini.encode._ance import AnceEncoder
+model = AnceEncoder.from_pretrained(sys.argv[1])
+before = {name: weight.clone() for name, weight in model.state_dict().items()}
+for module in model.modules():
+    model._init_weights(module)
+after = model.state_dict()
+print(len(after), [name for name in after if not after[name].equal(before[name])])
+"""
+
+
+def test_initialisation_leaves_a_mended_ance_alone(roberta):
+    """transformers 5.0 to 5.12 initialise after loading, and Pyserini's would do it all
+    over: a random head, without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, str(roberta)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    weights = len(DenseEncoder.load(str(roberta)).model.state_dict())
+    assert done.stdout.splitlines()[-1] == f"{weights} []"
 
 
 # No <pad>: Pyserini's ance masks it where it stands in a text.

@@ -8,6 +8,7 @@ import io
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from test_search_faiss import assert_same_run, command
 from dense_hn import DenseHNError, encode, search, trec
 from dense_hn.encode import Vectors, encode_corpus, json_vector
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export import __main__ as export
 from dense_hn.export import lucene
-from dense_hn.export.jsonl import export_jsonl
 from dense_hn.mine import retrieve
 
 # Java trims what is below a blank, and neither of the other white spaces.
@@ -49,23 +50,28 @@ def encoded(request, corpus, topics, tmp_path_factory):
     return root, source, vectors, dict(retrieve(encoder, vectors, read, 20))
 
 
+def printed(monkeypatch, module, *words: str) -> list[list[str]]:
+    """The commands that a module of ours prints, without `python -m`."""
+    words = [*words, *(["--vectors", "vectors"] if module is export else [])]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        module.main()
+    lines = [shlex.split(line) for line in out.getvalue().splitlines()]
+    assert all(line[:2] == ["python", "-m"] for line in lines)
+    return [line[2:] for line in lines]
+
+
 def test_jsonl_and_encoded_topics(encoded, monkeypatch):
-    """The index by `pyserini.index.faiss`, the search by the command that is printed."""
-    root, source, vectors, ours = encoded
-    export_jsonl(vectors, root / "jsonl")
-    dimension = str(vectors.matrix.shape[1])
-    arguments = ["--input", root / "jsonl", "--output", root / "INDEX"]
-    arguments += ["--dim", dimension, "--threads", "1"]
-    command("dense_hn.pyserini", "index.faiss", *map(str, arguments))
-    arguments = ["--encoder", source, "--topics", "topics.tsv", "--output", "encoded"]
+    """Indexed by `pyserini.index.faiss` and searched, both as is printed."""
+    root, source, _, ours = encoded
     monkeypatch.chdir(root)
-    monkeypatch.setattr(sys, "argv", ["encode", "topics", *map(str, arguments)])
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        encode.main()
-    python, m, *words = shlex.split(printed.getvalue())
-    assert (python, m) == ("python", "-m")
-    words[words.index("--hits") + 1] = "20"
-    command(*words)
+    words = ["--encoder", str(source), "--output"]
+    (indexing,) = printed(monkeypatch, export, *words, "jsonl", "--form", "jsonl")
+    command(*indexing, "--threads", "1")
+    words = ["topics", *words, "encoded", "--topics", "topics.tsv"]
+    (search,) = printed(monkeypatch, encode, *words)
+    search[search.index("--hits") + 1] = "20"
+    command(*search)
     assert_same_run(ours, trec.read_run(root / "RUN.txt"))
 
 
@@ -83,20 +89,34 @@ def searched(form: str, index: Path, topics: Path, hits: int) -> trec.Run:
 
 
 @pytest.mark.parametrize("encoded", ["bert"], indirect=True)
-def test_lucene_flat(encoded):
+@pytest.mark.parametrize(
+    ("form", "given", "stored"),
+    [("lucene-flat", [], {}), ("lucene-hnsw", ["--M", "8"], {"M": 8, "efC": 100})],
+)
+def test_lucene_by_the_commands_that_are_printed(
+    encoded, form, given, stored, monkeypatch, caplog
+):
+    """Exported, topics encoded, and searched; so few passages are all found in a graph."""
     root, source, vectors, ours = encoded
-    encoder = DenseEncoder.load(str(source))
-    encode.encode_topics(encoder, root / "topics.tsv", root / "for-lucene")
-    found = lucene.export_lucene(
-        vectors, root / "lucene", "lucene-flat", encoder, str(source)
+    caplog.set_level("INFO", "dense_hn")
+    words = ["--encoder", str(source), "--topics", "topics.tsv", "--form", form, *given]
+    monkeypatch.chdir(root)
+    encoding, search = printed(monkeypatch, export, *words, "--output", form)
+    (said,) = [m for m in caplog.messages if "Pyserini" in m]
+    assert ": 48 passages; Pyserini " in said
+    assert " finds our 10 hits of 14 queries, " in said
+    assert said.endswith("100.0% of the exact top 10")
+    manifest = json.loads((root / form / "manifest.json").read_text())
+    assert (manifest["encoder"], manifest["corpus"]) == (
+        vectors.encoder,
+        vectors.corpus,
     )
-    assert "48 passages" in found and "100.0% of the exact top 10" in found
-    manifest = json.loads((root / "lucene" / "manifest.json").read_text())
-    assert manifest["encoder"] == encoder.digest()
-    assert manifest["vectors"] == {"form": "lucene-flat"}
-    assert not (root / "lucene" / "jsonl").exists()
-    topics = root / "for-lucene" / "topics.vect.jsonl"
-    assert_same_run(half(ours), searched("lucene-flat", root / "lucene", topics, 20))
+    assert manifest["vectors"] == {"form": form} | stored
+    assert not (root / form / "jsonl").exists()
+    command(*encoding)
+    search[search.index("--hits") + 1] = "20"
+    command(*search)
+    assert_same_run(half(ours), trec.read_run(root / "RUN.txt"))
 
 
 def test_lucene_hnsw(tmp_path):
@@ -139,7 +159,7 @@ def test_lucene_hnsw(tmp_path):
     assert found >= 0.9 * 10 * len(queries)
 
 
-def test_an_incomplete_index_is_refused(corpus, bert, tmp_path, monkeypatch):
+def test_a_wrong_index_is_refused(corpus, bert, tmp_path, monkeypatch):
     """Anserini wants `docid`, and stops at a bad line, both with status 0."""
     encoder = DenseEncoder.load(str(bert))
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
@@ -158,10 +178,15 @@ def test_an_incomplete_index_is_refused(corpus, bert, tmp_path, monkeypatch):
         lines[30] = '{"docid": "lamp", "vector": [1]}'
         path.write_text("\n".join(lines) + "\n")
 
+    def with_each_others_vectors(vectors, path):
+        write(replace(vectors, matrix=vectors.matrix.flip(0)), path)
+
     for wrong, message in (
         (with_id_alone, "indexed 0 of 48 .*NullPointerException"),
         # The indexer says 31.
         (with_a_short_vector, "indexed 30 of 48 .*expected '16', but it has '1'"),
+        # The self-check's.
+        (with_each_others_vectors, "does not find what we find: .* away; export anew"),
     ):
         monkeypatch.setattr(lucene, "write_jsonl", wrong)
         with pytest.raises(DenseHNError, match=message):

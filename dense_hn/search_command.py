@@ -59,7 +59,7 @@ def require_plain(
     Args:
         encoder: query encoder's.
         index: exported index folder's.
-        topics: TSV file's.
+        topics: topics file's.
         architecture: the encoder's.
 
     Raises:
@@ -139,7 +139,7 @@ def search_command(
         settings: the query encoder's.
         encoder: its folder.
         index: exported index folder.
-        topics: TSV file.
+        topics: as trec.for_pyserini gives it.
         output: run file that Pyserini will write.
         hits: documents per topic.
     """
