@@ -15,6 +15,9 @@ from dense_hn import DenseHNError, pyserini
 # Of this process's JVM. Anserini keeps the stored text of every hit of a batch on the
 # heap; left alone, a JVM takes a quarter of the memory before it collects garbage.
 HEAP = "-Xmx2g"
+# What a Lucene index of ours holds, and Lucene's other files.
+HOLDS = ("segments_*", "manifest.json")
+ALSO = ("_*", "write.lock")
 
 
 def index(

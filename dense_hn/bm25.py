@@ -34,7 +34,7 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
             than the corpus has (it ends with status 0 all the same).
     """
     pyserini.java_home()
-    with whole_folder(folder, "segments_*") as partial:
+    with whole_folder(folder, *anserini.HOLDS, also=anserini.ALSO) as partial:
         source = partial / "corpus"
         write_corpus(source / "corpus.jsonl", corpus)
         command = ["index.lucene", "--collection", "JsonCollection"]

@@ -1,6 +1,7 @@
 """What every `python -m dense_hn.…` does around its work."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -13,9 +14,14 @@ def run(main: Callable[[], None]) -> None:
     logging.getLogger("dense_hn").setLevel(logging.INFO)
     try:
         main()
+        sys.stdout.flush()
     except DenseHNError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Whoever reads has seen enough; what Python flushes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

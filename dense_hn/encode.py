@@ -147,7 +147,7 @@ def encode_corpus(
     if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == manifest:
         log.info("%s holds this encoder's vectors of this corpus", folder)
         return Vectors.load(folder)
-    with whole_folder(folder, MANIFEST) as partial:
+    with whole_folder(folder, MATRIX, DOCIDS, MANIFEST) as partial:
         matrix = encode_texts(encoder, list(corpus.values()), "passage")
         np.save(partial / MATRIX, matrix.numpy())
         docids = "".join(f"{docid}\n" for docid in corpus)
@@ -197,7 +197,7 @@ def encode_topics(
         "dense_hn": __version__,
         "command": provenance.command(),
     }
-    with whole_folder(folder, PICKLE) as partial:
+    with whole_folder(folder, PICKLE, JSONL, MANIFEST) as partial:
         matrix = encode_texts(encoder, list(topics.values()), "query")
         columns = {"id": list(topics), "text": list(topics.values())}
         columns |= {"embedding": list(matrix.numpy())}

@@ -376,7 +376,7 @@ class DenseEncoder(nn.Module):
         (``vocab.txt``, or ``vocab.json`` and ``merges.txt``), and an ``ance`` encoder
         in ``pytorch_model.bin`` too, which Pyserini 2.x wants.
         """
-        with whole_folder(folder, FILE) as partial:
+        with whole_folder(folder, FILE, also="*") as partial:
             self.model.save_pretrained(partial)
             if self.settings.architecture == "ance":
                 torch.save(self.model.state_dict(), partial / "pytorch_model.bin")
@@ -451,6 +451,18 @@ def locate(source: str) -> str:
     return str(path)
 
 
+def require_apart(source: str, output: str | Path) -> None:
+    """Refuse to write an encoder over the one that it is made from.
+
+    Raises:
+        DenseHNError: both are one folder.
+    """
+    if Path(locate(source)).resolve() == Path(output).resolve():
+        raise DenseHNError(
+            f"{output}: would replace the encoder that this starts from; name a new folder"
+        )
+
+
 def main() -> None:
     """Give a checkpoint the settings that make it an encoder, from the command line."""
     parser = argparse.ArgumentParser(
@@ -466,6 +478,7 @@ def main() -> None:
             parser.add_argument(f"--{field.name}", type=field.type)
     args = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
     output = args.pop("output")
+    require_apart(args["source"], output)
     DenseEncoder.load(args.pop("source"), **args).save(output)
 
 

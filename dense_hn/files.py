@@ -3,8 +3,9 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from dense_hn import DenseHNError
@@ -28,7 +29,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, marker: str) -> Iterator[Path]:
+def whole_folder(
+    path: str | Path, *holds: str, also: Sequence[str] = ()
+) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it when the block succeeds.
 
     An older folder of that name is replaced only then. When the block raises, the
@@ -36,12 +39,13 @@ def whole_folder(path: str | Path, marker: str) -> Iterator[Path]:
 
     Args:
         path: the folder to write.
-        marker: what such a folder holds, as a glob pattern.
+        holds: as :func:`require_replaceable`'s.
+        also: as there.
 
     Raises:
         DenseHNError: as :func:`require_replaceable`, before the block.
     """
-    path = require_replaceable(path, marker)
+    path = require_replaceable(path, *holds, also=also)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -53,20 +57,34 @@ def whole_folder(path: str | Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def require_replaceable(path: str | Path, marker: str) -> Path:
+def require_replaceable(
+    path: str | Path, *holds: str, also: Sequence[str] = ()
+) -> Path:
     """Return ``path`` as a Path if it is free, empty, or a folder that we may replace.
 
+    Args:
+        path: the folder to write.
+        holds: what a folder of its kind holds, glob patterns of which each is met.
+        also: what it may hold besides.
+
     Raises:
-        DenseHNError: it is a file, or a folder with other things than what holds
-            ``marker`` (a glob pattern).
+        DenseHNError: it is a file, or a folder of another kind or with other things.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise DenseHNError(f"{path}: is a file; name a folder to write")
-    if path.is_dir() and any(path.iterdir()) and not any(path.glob(marker)):
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    missing = [pattern for pattern in holds if inside and not any(path.glob(pattern))]
+    other = [
+        item.name
+        for item in inside
+        if not any(fnmatch(item.name, pattern) for pattern in (*holds, *also))
+    ]
+    if missing or other:
+        what = f"no {missing[0]}" if missing else other[0]
         raise DenseHNError(
-            f"{path}: holds other things (no {marker}) and would be replaced; name a "
-            "new folder"
+            f"{path}: holds other things ({what}) and would be replaced; name a new "
+            "folder"
         )
     return path
 

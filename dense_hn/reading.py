@@ -44,7 +44,8 @@ def open_text(path: str | Path, what: str) -> Iterator[TextIO]:
             ) from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DenseHNError(
-                f"{path}: broken gzip ({error}); fetch it anew"
+                f"{path}: broken gzip ({error}); fetch it anew, or take .gz off its name if "
+                "it is not packed"
             ) from None
 
 

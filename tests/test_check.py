@@ -148,7 +148,7 @@ def clean(corpus, topics, qrels) -> Collection:
 def test_nothing_is_found_where_nothing_is(clean):
     report = command.check("clean", "folder", clean, {}, None)
     assert counts(report) == {}
-    assert report.text().endswith("clean: valid, with 0 kinds of warnings")
+    assert report.text().endswith("clean: valid; kinds of warnings: 0")
 
 
 def test_runs(clean, run):
@@ -314,6 +314,8 @@ def test_what_is_trained_on_is_valid(tmp_path, monkeypatch, capsys):
     )
     sources.build("beir", "nl2bash", "made")
     assert status(monkeypatch, "folder:made") == 0
+    with pytest.raises(DenseHNError, match="say folder:made, beir:made or another"):
+        status(monkeypatch, "made")
     topics = trec.read_topics(collection.topics_file("made", "train"))
     topics["again"] = "QUERY 0"
     trec.write_topics(collection.topics_file("made", "train"), topics)
@@ -341,7 +343,7 @@ def test_files_are_checked(kind, files, topics, qrels, monkeypatch, capsys):
     report = files["corpus"].with_name("report.json")
     spec = f"{kind}:{json.dumps(value)}"
     assert status(monkeypatch, spec, "--output", str(report)) == 0
-    assert capsys.readouterr().out.endswith(": valid, with 0 kinds of warnings\n")
+    assert capsys.readouterr().out.endswith(": valid; kinds of warnings: 0\n")
     figures = json.loads(report.read_text())["figures"]
     assert (figures["corpus"]["texts"], figures["train"]["texts"]) == (48, 24)
     assert sum(figures["train"]["judgements of grade"].values()) == 25

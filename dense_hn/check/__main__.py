@@ -34,7 +34,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dense_hn import cli, trec
+from dense_hn import DenseHNError, cli, trec
 from dense_hn.check import duplicates, ids, overlap, texts
 from dense_hn.check.figures import figures
 from dense_hn.check.report import ERROR, INFORMATION, WARNING, Finding, Report
@@ -59,7 +59,16 @@ def read(source: str) -> tuple[str, Collection]:
     # Only here: it brings all that trains.
     from dense_hn.train import recipe
 
-    section = recipe.read(source).collection
+    try:
+        section = recipe.read(source).collection
+    except DenseHNError:
+        if source.endswith((".yaml", ".yml")) or not Path(source).exists():
+            raise
+        raise DenseHNError(
+            f"{source}: what kind of collection is it? say {sources.FOLDER}:{source}, "
+            f"beir:{source} or another of those that python -m dense_hn.collections "
+            "--help lists"
+        ) from None
     found = sources.read(section.kind, section.value)
     if section.kind != sources.FOLDER:
         collection.prepare(found)

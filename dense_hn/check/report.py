@@ -115,7 +115,7 @@ class Report:
             reasons = "; ".join(f"{f.count} {f.what}" for f in wrong)
             return f"{self.source}: not valid: {reasons}"
         warned = sum(finding.severity == WARNING for finding in self.findings)
-        return f"{self.source}: valid, with {warned} kinds of warnings"
+        return f"{self.source}: valid; kinds of warnings: {warned}"
 
 
 def _line(text: str) -> str:

@@ -20,6 +20,8 @@ log = logging.getLogger("dense_hn")
 
 TRAIN, DEV = "train", "dev"
 CORPUS = "corpus/corpus.jsonl"
+# What a collection folder holds.
+HOLDS = ("corpus", "topics.*.tsv", "qrels.*.txt", "run.*.txt")
 HELD_OUT = 0.1
 SEED = 42
 
@@ -102,7 +104,7 @@ def splits(folder: str | Path) -> dict[str, bool]:
 
 def write(collection: Collection, folder: str | Path) -> None:
     """Write a collection folder."""
-    with whole_folder(folder, CORPUS) as partial:
+    with whole_folder(folder, CORPUS, also=HOLDS) as partial:
         write_corpus(corpus_file(partial), collection.corpus)
         for split, topics in collection.topics.items():
             trec.write_topics(topics_file(partial, split), topics)
@@ -121,7 +123,8 @@ def prepare(collection: Collection) -> None:
     Documents without any text and judgements of them, judged topics without text or
     without a relevant document, topics of a judged split that are not judged. Without
     a dev split, a tenth of the training topics become one. Training topics that stand,
-    word for word whatever their case, in another split are left out.
+    word for word whatever their case, in another split are left out, before that and
+    after it.
 
     Raises:
         DenseHNError: nothing of a judged split is left.
@@ -152,7 +155,9 @@ def prepare(collection: Collection) -> None:
         left_out[f"{split} topics that are not judged"] += len(topics.keys() - qrels)
         collection.qrels[split] = {qid: qrels[qid] for qid in usable}
         collection.topics[split] = {qid: topics[qid] for qid in usable}
-    if TRAIN in collection.qrels and DEV not in collection.topics:
+    # Before a dev split is made of them: it is to be of no other split's topics, either.
+    _separate(collection)
+    if collection.qrels.get(TRAIN) and DEV not in collection.topics:
         _hold_out(collection)
     _separate(collection)
 
@@ -162,6 +167,7 @@ def _hold_out(collection: Collection) -> None:
     topics, qrels = collection.topics[TRAIN], collection.qrels[TRAIN]
     number = max(1, int(HELD_OUT * len(qrels)))
     chosen = random.Random(SEED).sample(sorted(qrels), number)
+    log.info("no dev split: %d of %d training topics become one", number, len(topics))
     collection.topics[DEV] = {qid: topics.pop(qid) for qid in chosen}
     collection.qrels[DEV] = {qid: qrels.pop(qid) for qid in chosen}
 

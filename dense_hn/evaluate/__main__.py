@@ -41,6 +41,22 @@ def name_runs(paths: Sequence[str], names: Sequence[str]) -> list[str]:
     return names
 
 
+def require_per_query(path: str) -> None:
+    """Refuse to replace a file that is none of :func:`write_per_query`'s.
+
+    Raises:
+        DenseHNError: it is another, such as a run before which the file's name is missing.
+    """
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            first = file.readline()
+        if first and not first.startswith(b"qid\trun\t"):
+            raise DenseHNError(
+                f"--per_query: {path}: holds other things and would be replaced; name a "
+                "new file"
+            )
+
+
 def write_per_query(path: str | Path, runs: Sequence[measures.Scored]) -> None:
     """Write a TSV: ``qid``, ``run`` and a column a measure; a row a topic and run."""
     columns = [*runs[0].values]
@@ -88,8 +104,13 @@ def main() -> None:
     parser.add_argument(
         "--per_query", metavar="FILE.tsv", help="write the value of every topic here"
     )
-    parser.add_argument("runs", nargs="+", help="TREC runs")
+    parser.add_argument("runs", nargs="*", help="TREC runs")
     args = parser.parse_args()
+    if not args.runs:
+        raise DenseHNError(
+            "no runs: name them before --measures and --names, which take all that "
+            "follows them"
+        )
     for measure in args.measures:
         measures.parse(measure)
     names = name_runs(args.runs, args.names)
@@ -97,6 +118,8 @@ def main() -> None:
         raise DenseHNError(f"--baseline: {unknown('run', args.baseline, names)}")
     if args.per_query and Path(args.per_query).is_dir():
         raise DenseHNError(f"--per_query: {args.per_query} is a folder; name a file")
+    if args.per_query:
+        require_per_query(args.per_query)
     qrels = trec.read_qrels(args.qrels)
     # One after another: a run of MS MARCO takes a gigabyte.
     runs = [

@@ -45,7 +45,7 @@ def export_index(
         require_whole(encoder, path)
     passages, dimension = vectors.matrix.shape
     settled = faiss_index.settle(form, parameters or {}, passages, dimension)
-    with whole_folder(folder, DOCIDS) as partial:
+    with whole_folder(folder, INDEX, DOCIDS, MANIFEST) as partial:
         write_index(vectors, partial, form, settled, threads)
         for path, encoder in encoders.items():
             found = self_check(partial, vectors, encoder, path, sample(topics))

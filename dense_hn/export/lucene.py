@@ -81,7 +81,7 @@ def export_lucene(
     vectors.require_made_by(encoder, path)
     require_unit(vectors)
     pyserini.java_home()
-    with whole_folder(folder, "segments_*") as partial:
+    with whole_folder(folder, *anserini.HOLDS, also=anserini.ALSO) as partial:
         write_lucene(vectors, partial, form, settled, folder)
         return _self_check(partial, vectors, form, encoder, path, sample(topics))
 

@@ -298,7 +298,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     evaluator = None
     if args.eval_topics:
         evaluator = Evaluator(args, lambda _: vectors)
-    training.require_replaceable()
+    training.require_replaceable(args.encoder)
 
     set_seed(training.seed)
     encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())

@@ -131,7 +131,7 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     evaluator = None
     if args.eval_topics:
         evaluator = of_corpus(args, corpus, args.eval_share, training.seed)
-    training.require_replaceable()
+    training.require_replaceable(args.encoder)
     set_seed(training.seed)
     settings = args.encoder_settings()
     encoder = DenseEncoder.load(args.encoder, passage_encoder="", **settings)

@@ -95,9 +95,14 @@ class DenseTrainingArguments(TrainingArguments):
         if lamb:
             self.optim = "lamb"
 
-    def require_replaceable(self) -> None:
-        """Refuse an output folder with other things in it, before the training."""
-        files.require_replaceable(self.encoder_dir, encoder.FILE)
+    def require_replaceable(self, source: str) -> None:
+        """Refuse an output folder with other things in it, before the training.
+
+        Args:
+            source: the encoder that is trained, which must not be replaced.
+        """
+        files.require_replaceable(self.encoder_dir, encoder.FILE, also="*")
+        encoder.require_apart(source, self.encoder_dir)
 
 
 class DenseTrainer(Trainer):

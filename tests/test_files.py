@@ -1,0 +1,120 @@
+"""Outputs never take the place of what somebody else, or another command, made."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dense_hn import DenseHNError, trec
+from dense_hn.collections import collection
+from dense_hn.collections.collection import Collection
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder, require_apart
+from dense_hn.evaluate.__main__ import require_per_query
+from dense_hn.export.folder import write_index
+from dense_hn.files import whole_folder
+
+
+def write(folder, *holds, also=()):
+    with whole_folder(folder, *holds, also=also) as partial:
+        (partial / "index").write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (["index"], "no docid"),
+        (["docid", "thesis.txt"], "no index"),
+        (["index", "docid", "thesis.txt"], "thesis.txt"),
+    ],
+)
+def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path, inside, message):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in inside:
+        (folder / name).write_text("old")
+    with pytest.raises(DenseHNError, match=rf"holds other things \({message}\)"):
+        write(folder, "index", "docid")
+    assert {p.name: p.read_text() for p in folder.iterdir()} == dict.fromkeys(
+        inside, "old"
+    )
+    (folder / "docid").write_text("old")
+    (folder / "index").write_text("old")
+    write(folder, "index", "docid", also=("thes*",))
+    assert [p.name for p in folder.iterdir()] == ["index"]
+
+
+def test_vectors_and_indexes_do_not_replace_each_other(bert, corpus, tmp_path):
+    """Nor does an index that was made by Pyserini, without a manifest, go."""
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    kinds = ("index", "docid", "manifest.json")
+    with pytest.raises(DenseHNError, match=r"vectors: holds other things \(no index\)"):
+        write(tmp_path / "vectors", *kinds)
+    (tmp_path / "index").mkdir()
+    write_index(vectors, tmp_path / "index", "flat", {})
+    with pytest.raises(DenseHNError, match=r"index: holds other things \(no vectors"):
+        encode_corpus(encoder, corpus, tmp_path / "index")
+    (tmp_path / "index" / "manifest.json").unlink()
+    with pytest.raises(DenseHNError, match=r"index: holds other things \(no manifest"):
+        write(tmp_path / "index", *kinds)
+
+
+def test_an_encoder_does_not_replace_the_one_it_starts_from(bert, monkeypatch):
+    monkeypatch.chdir(bert.parent)
+    for name in ("encoder", "./encoder", str(bert)):
+        with pytest.raises(DenseHNError, match="would replace the encoder"):
+            require_apart(str(bert), name)
+    require_apart(str(bert), "other")
+
+
+def test_a_run_does_not_replace_another_file(files, run, tmp_path):
+    def never():
+        raise AssertionError("searched before the file was looked at")
+        yield
+
+    for name in ("corpus", "topics", "qrels"):
+        before = files[name].read_bytes()
+        with pytest.raises(DenseHNError, match="is no run, and would be replaced"):
+            trec.write_run(files[name], never(), "t")
+        assert files[name].read_bytes() == before
+    trec.write_run(files["run"], run, "other")
+    with pytest.raises(DenseHNError, match="run.txt: holds other things"):
+        require_per_query(str(files["run"]))
+
+
+def test_a_dev_split_is_made_of_no_other_splits_topics():
+    """Forty training topics, twenty of them in test in other letters."""
+    train = {f"q{n}": f"query {n}" for n in range(40)}
+    test = {f"t{n}": f"QUERY  {n}" for n in range(20)}
+    made = Collection(
+        corpus={"d": "text"},
+        topics={"train": dict(train), "test": test},
+        qrels={
+            "train": {qid: {"d": 1} for qid in train},
+            "test": {qid: {"d": 1} for qid in test},
+        },
+    )
+    collection.prepare(made)
+    left = made.topics["train"].keys() | made.topics["dev"].keys()
+    assert left == {f"q{n}" for n in range(20, 40)}
+    assert len(made.topics["dev"]) == 2
+    assert made.left_out["training topics that are evaluated on"] == 20
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command(files):
+    """No traceback when the output goes to `head`."""
+    command = f"{sys.executable} -m dense_hn.evaluate --format json --per_query q.tsv "
+    command += f"--qrels {files['qrels']} {files['run']} | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=files["run"].parent,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )
+    assert done.stdout == '{\n  "topic'
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
