@@ -4,7 +4,6 @@ A source is named ``KIND:VALUE``, as in ``beir:path/to/scifact``, or, in a recip
 ``collection: {KIND: VALUE}``.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from dense_hn import DenseHNError
 from dense_hn.collections import beir, collection, dpr, files, ir, pydoc
 from dense_hn.collections.collection import DEV, TRAIN, Collection
 from dense_hn.names import unknown
-
-log = logging.getLogger("dense_hn")
 
 # Each has read(value), which gives the collection as its source has it, digests(value),
 # which changes when that changes, and splits(value): {split: whether it is judged}.
