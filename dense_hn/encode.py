@@ -26,6 +26,7 @@ from dense_hn import DenseHNError, __version__, cli, provenance, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import digest, require_file, require_folder, whole_folder
+from dense_hn.ids import write_docids
 from dense_hn.search_command import as_typed, require_harmless
 
 log = logging.getLogger("dense_hn")
@@ -150,8 +151,7 @@ def encode_corpus(
     with whole_folder(folder, MATRIX, DOCIDS, MANIFEST) as partial:
         matrix = encode_texts(encoder, list(corpus.values()), "passage")
         np.save(partial / MATRIX, matrix.numpy())
-        docids = "".join(f"{docid}\n" for docid in corpus)
-        (partial / DOCIDS).write_text(docids, encoding="utf-8")
+        write_docids(partial / DOCIDS, corpus)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return Vectors.load(folder)
 

@@ -1,5 +1,6 @@
 """Ids of topics and documents: what one may be, and files that list them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from dense_hn import DenseHNError, reading
@@ -33,3 +34,9 @@ def read_docids(path: str | Path, what: str) -> list[str]:
     if not docids:
         raise DenseHNError(f"{path}: no docid in this file")
     return docids
+
+
+def write_docids(path: str | Path, docids: Iterable[str]) -> None:
+    """Write docids, one a line, as :func:`read_docids` and Pyserini read them."""
+    text = "".join(f"{docid}\n" for docid in docids)
+    Path(path).write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from dense_hn.export import faiss_index, manifest
 from dense_hn.export.faiss_index import INDEX
 from dense_hn.export.self_check import require_whole, sample, self_check
 from dense_hn.files import whole_folder
+from dense_hn.ids import write_docids
 
 log = logging.getLogger("dense_hn")
 
@@ -72,6 +73,5 @@ def write_index(
 
     index = faiss_index.build(vectors.matrix, form, parameters, threads)
     faiss.write_index(index, str(folder / INDEX))
-    docids = "".join(f"{docid}\n" for docid in vectors.docids)
-    (folder / DOCIDS).write_text(docids, encoding="utf-8")
+    write_docids(folder / DOCIDS, vectors.docids)
     manifest.write(folder / MANIFEST, vectors, {"form": form, **parameters})

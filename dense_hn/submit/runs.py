@@ -13,6 +13,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BufferedIOBase
@@ -34,7 +35,7 @@ BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
 @dataclass(kw_only=True)
-class RunCheck:
+class RunCheck(ABC):
     """Checks what all boards ask of a run; subclasses add their own format."""
 
     form: ClassVar[str]
@@ -112,12 +113,13 @@ class RunCheck:
                 self._add("not UTF-8", what)
                 yield None
 
+    @abstractmethod
     def _columns(self, line: str) -> list[str] | None:
         """The columns in the order qid, docid, rank, …; None if they are others."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _missing(self, qids: list[str]) -> None:
-        raise NotImplementedError
+        """Tell of topics without a hit."""
 
     def _add(self, kind: str, what: str) -> None:
         self.problems.add(kind, f"{self.name}:{self.lines}", what)
@@ -174,6 +176,7 @@ class MsMarcoCheck(RunCheck):
     form = "`qid<TAB>docid<TAB>rank`"
 
     def read(self, file: BufferedIOBase) -> None:
+        """As in RunCheck, and warn of topics with fewer hits than the board takes."""
         super().read(file)
         if self.full < len(self.first):
             log.warning(

@@ -272,7 +272,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     Raises:
         DenseHNError: a file that cannot be read, a relevant docid without a vector, a
             topic without positives, vectors or an index that another encoder made,
-            an index of another corpus, fewer hits than a query has positives (there would be no negative).
+            an index of another corpus, fewer hits than a query has positives (there
+            would be no negative).
     """
     check(args, training)
     supervision = Supervision(args)
