@@ -1,56 +1,155 @@
-"""Exact top-k over passage vectors."""
+"""Exact top-k over passage vectors: one pass over them, no score matrix of the corpus.
+
+A block of passages is known by its best score. Once k scores are known to be reached,
+only blocks with a better one hold a hit, and only they are looked into. A GPU does the
+same in dense_hn.block_search, where there is Triton.
+"""
+
+import importlib.util
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.nn.functional import conv2d, pad
 
-CHUNK = 65_536
+from dense_hn import DenseHNError
+
+# Passages scored together: their scores are still in the cache when blocks are reduced.
+CHUNK = 2**14
+# Scores at most held at a time, 64 MB, whatever the number of queries.
+SCORES = 2**24
+# Passages of a block.
+BLOCK = 16
 
 
 @torch.no_grad()
 def top_k(
-    queries: Tensor, vectors: Tensor, k: int, chunk: int = CHUNK
+    queries: Tensor, vectors: Tensor, k: int, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k rows of ``vectors`` with the highest dot product, for each query.
 
     Reads the vectors once, ``chunk`` rows at a time, so that memory is bounded by a
-    score matrix of [Q, chunk].
+    score matrix of [chunk, Q] (on a GPU with Triton, by the best scores of blocks of 64
+    rows).
 
     Args:
-        queries: [Q, D] float.
-        vectors: [N, D] float, same dtype and device.
+        queries: [Q, D] float32, rounded to the vectors' type.
+        vectors: [N, D] float32 or float16, on the same device.
         k: hits per query; all N rows when N is smaller.
-        chunk: rows scored at a time.
+        chunk: rows scored at a time, if not what suits a cache.
 
     Returns:
-        scores [Q, k] in decreasing order and rows [Q, k] (int64). Equal scores are
-        ordered by row, also at the last place, for every chunk size.
+        scores [Q, k] in decreasing order, summed in float32, and rows [Q, k] (int64).
+        Equal scores are ordered by row, also at the last place, for every chunk size.
+
+    Raises:
+        DenseHNError: a score is no number (not found out by Triton).
     """
     k = min(k, len(vectors))
-    best_scores = queries.new_empty(len(queries), 0)
+    queries = queries.to(vectors.dtype)
+    if vectors.is_cuda and chunk is None and importlib.util.find_spec("triton"):
+        from dense_hn import block_search
+
+        return block_search.top_k(queries, vectors, k)
+    chunk = chunk or max(BLOCK, min(CHUNK, SCORES // len(queries)))
+    chunk = min(chunk, len(vectors))
+    best_scores = queries.new_empty(len(queries), 0, dtype=torch.float32)
     best_rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(vectors), chunk):
-        scores = queries @ vectors[start : start + chunk].T
-        scores, rows = _first_k(scores, k)
-        # Earlier rows stay to the left, so that position again breaks ties by row.
-        best_scores, order = _first_k(torch.cat([best_scores, scores], dim=1), k)
-        best_rows = torch.cat([best_rows, rows + start], dim=1).gather(1, order)
+    for end in range(chunk, len(vectors) + chunk, chunk):
+        # The last chunk reaches back over rows that are done: products of another shape
+        # may round otherwise, and equal vectors would have unequal scores.
+        start = min(end, len(vectors)) - chunk
+        scores = _products(vectors[start : start + chunk], queries)
+        scores[: end - chunk - start] = -torch.inf
+        scores, rows = _candidates(scores, best_scores, k)
+        # Earlier rows stay to the left, so that a stable sort breaks ties by row.
+        scores = torch.cat([best_scores, scores], dim=1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        best_scores = scores[:, :k]
+        best_rows = torch.cat([best_rows, rows + start], dim=1).gather(1, order[:, :k])
     return best_scores, best_rows
 
 
-def _first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Top k of each row of ``scores``; equal scores by column, as a stable sort does."""
-    width = scores.shape[1]
-    if width <= k:
-        ordered, columns = scores.sort(dim=1, descending=True, stable=True)
-        return ordered, columns
-    # torch.topk is free to pick among equal scores. It matters where the first score
-    # left out equals the last one taken; only those queries are sorted in full.
-    values, columns = scores.topk(k + 1, dim=1)
-    tied = values[:, k - 1] == values[:, k]
-    values, columns = values[:, :k], columns[:, :k].clone()
-    if tied.any():
-        full = scores[tied].sort(dim=1, descending=True, stable=True)
-        columns[tied] = full.indices[:, :k]
-    columns = columns.sort(dim=1).values
-    ordered, place = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return ordered, columns.gather(1, place)
+def top_k_of_shards(
+    queries: Tensor, shard: Tensor, first: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`top_k` of vectors that are split over the ranks of torch.distributed.
+
+    Every rank calls it with the same queries; one all-gather brings their hits together.
+
+    Args:
+        queries: [Q, D] float, the same on every rank.
+        shard: [n, D] this rank's vectors, rows ``first`` to ``first + n − 1`` of all;
+            higher ranks have later rows.
+        first: see there.
+        k: hits per query; all N rows when N is smaller.
+
+    Returns:
+        As :func:`top_k` of all the vectors, on every rank.
+    """
+    scores, rows = top_k(queries, shard, k)
+    # One tensor of both: a float64 holds any float32, and any row there can be.
+    ours = torch.stack([scores.double(), (rows + first).double()])
+    ours = pad(ours, (0, k - scores.shape[1]), value=-torch.inf)
+    ranks = distributed.get_world_size()
+    theirs = ours.new_empty(ranks * 2, len(queries), k)
+    distributed.all_gather_into_tensor(theirs, ours)
+    scores, rows = theirs.view(ranks, 2, len(queries), k).permute(1, 2, 0, 3).flatten(2)
+    number = min(k, int(rows[0].isfinite().sum()))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return scores[:, :number].float(), rows.gather(1, order[:, :number]).long()
+
+
+def _products(vectors: Tensor, queries: Tensor) -> Tensor:
+    """Dot products [C, Q], float32."""
+    vectors, queries = vectors.float(), queries.float()
+    if vectors.device.type != "cpu":
+        return vectors @ queries.T
+    # A convolution of one pixel is the same product, which PyTorch gives to oneDNN: 1.4
+    # times as fast as its own (benchmarks/search.py).
+    pixels = vectors.view(1, len(vectors), 1, -1).permute(0, 3, 1, 2)
+    return conv2d(pixels, queries[:, :, None, None]).permute(0, 2, 3, 1)[0, :, 0]
+
+
+def _candidates(scores: Tensor, best: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The rows of ``scores`` [C, Q] that can be among the k best, by query.
+
+    Args:
+        scores: of a chunk.
+        best: [Q, k] the best k scores of earlier rows, decreasing; narrower where there
+            were fewer.
+        k: hits wanted.
+
+    Returns:
+        scores [Q, W] and rows [Q, W] in the order of rows; padded with −inf where
+        another query has more.
+    """
+    queries = scores.shape[1]
+    if len(scores) % BLOCK:
+        scores = pad(scores, (0, 0, 0, -len(scores) % BLOCK), value=-torch.inf)
+    blocks = scores.view(-1, BLOCK, queries)
+    maxima = blocks.amax(dim=1).T
+    if maxima.isnan().any():
+        raise DenseHNError("a score is no number: vectors or queries are not finite")
+    # k blocks, so k rows, reach the k-th of the maxima.
+    reached = maxima if maxima.shape[1] >= k else scores.T
+    if best.shape[1] == k:
+        # A later row must be better, not equal.
+        least = best[:, -1:]
+    elif reached.shape[1] >= k:
+        lowest = reached.topk(k, dim=1).values[:, -1:]
+        least = lowest.nextafter(lowest.new_tensor(-torch.inf))
+    else:
+        least = maxima.new_full((queries, 1), -torch.inf)
+    query, block = (maxima > least).nonzero(as_tuple=True)
+    inside = blocks[block, :, query]
+    found, place = (inside > least[query]).nonzero(as_tuple=True)
+    query, values = query[found], inside[found, place]
+    rows = block[found] * BLOCK + place
+    counts = query.bincount(minlength=queries)
+    column = torch.arange(len(query), device=query.device)
+    column -= (counts.cumsum(0) - counts)[query]
+    shape = queries, int(counts.max())
+    table = scores.new_full(shape, -torch.inf), rows.new_zeros(shape)
+    for cells, found in zip(table, (values, rows), strict=True):
+        cells[query, column] = found
+    return table
