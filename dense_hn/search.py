@@ -2,7 +2,8 @@
 
 A block of passages is known by its best score. Once k scores are known to be reached,
 only blocks with a better one hold a hit, and only they are looked into. A GPU does the
-same in dense_hn.block_search, where there is Triton.
+same in dense_hn.block_search, where there is Triton. The fastest product rounds most, so
+that some more hits are taken than wanted, and scored again.
 """
 
 import importlib.util
@@ -19,6 +20,10 @@ CHUNK = 2**14
 SCORES = 2**24
 # Passages of a block.
 BLOCK = 16
+# Hits more than wanted that are scored again: what a fast product may have put wrong.
+MARGIN = 16
+# Queries whose hits are scored again at a time: 8 × (k + MARGIN) rows are in memory.
+AGAIN = 8
 
 
 @torch.no_grad()
@@ -38,18 +43,42 @@ def top_k(
         chunk: rows scored at a time, if not what suits a cache.
 
     Returns:
-        scores [Q, k] in decreasing order, summed in float32, and rows [Q, k] (int64).
-        Equal scores are ordered by row, also at the last place, for every chunk size.
+        scores [Q, k] in decreasing order, float32 products summed in float64 and rounded
+        to float32, and rows [Q, k] (int64). Equal scores are ordered by row, also at the
+        last place, for every chunk size.
 
     Raises:
         DenseHNError: a score is no number (not found out by Triton).
     """
-    k = min(k, len(vectors))
     queries = queries.to(vectors.dtype)
+    wanted = min(k + MARGIN, len(vectors))
     if vectors.is_cuda and chunk is None and importlib.util.find_spec("triton"):
         from dense_hn import block_search
 
-        return block_search.top_k(queries, vectors, k)
+        _, rows = block_search.top_k(queries, vectors, wanted)
+    else:
+        rows = _chunk_by_chunk(queries, vectors, wanted, chunk)
+    # Rows in their order, so that a stable sort breaks ties by row.
+    rows = rows.sort(dim=1).values
+    scores = torch.cat(
+        [
+            (vectors[found].float() * query[:, None]).sum(dim=2, dtype=torch.float64)
+            for query, found in zip(
+                queries.float().split(AGAIN), rows.split(AGAIN), strict=True
+            )
+        ]
+    ).float()
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return scores[:, :k], rows.gather(1, order[:, :k])
+
+
+def _chunk_by_chunk(
+    queries: Tensor, vectors: Tensor, k: int, chunk: int | None
+) -> Tensor:
+    """Rows [Q, k] of the highest products as :func:`_products` rounds them.
+
+    Args and errors as of :func:`top_k`.
+    """
     chunk = chunk or max(BLOCK, min(CHUNK, SCORES // len(queries)))
     chunk = min(chunk, len(vectors))
     best_scores = queries.new_empty(len(queries), 0, dtype=torch.float32)
@@ -66,7 +95,7 @@ def top_k(
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         best_scores = scores[:, :k]
         best_rows = torch.cat([best_rows, rows + start], dim=1).gather(1, order[:, :k])
-    return best_scores, best_rows
+    return best_rows
 
 
 def top_k_of_shards(

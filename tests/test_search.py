@@ -87,6 +87,20 @@ def test_equals_faiss(passages):
     assert (rows.numpy() == expected_rows).mean() > 0.999
 
 
+@pytest.mark.parametrize("chunk", [None, 999])
+def test_scores_are_exact_to_their_last_digit(chunk):
+    """Also of vectors that all point one way, where rounding adds up."""
+    rng = np.random.default_rng(0)
+    vectors = (1 + rng.standard_normal((20_000, 768)) / 10).astype(np.float32)
+    queries = (1 + rng.standard_normal((20, 768)) / 10).astype(np.float32)
+    expected_scores, expected_rows = reference(queries, vectors, 100)
+    scores, rows = search.top_k(
+        torch.from_numpy(queries), torch.from_numpy(vectors), 100, chunk
+    )
+    np.testing.assert_allclose(scores, expected_scores, rtol=1.2e-7)
+    assert (rows.numpy() == expected_rows).mean() > 0.99
+
+
 @pytest.mark.parametrize("queries", [1, 32])
 @pytest.mark.parametrize("passages", [16_385, 33_000])
 def test_copies_of_a_passage_tie_wherever_they_stand(queries, passages):
