@@ -23,12 +23,20 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from dense_hn import trec
+from dense_hn import cache, trec
 from dense_hn.collections.corpus import write_corpus
 from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
 
 COLOURS = ["red", "green", "blue", "black", "white", "amber"]
 THINGS = ["lamp", "door", "chair", "clock", "river", "stone", "train", "apple"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_apart(tmp_path_factory) -> Iterator[None]:
+    """A cache that no test finds full, and that leaves nothing behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,9 @@ def require_relevant_above(
     """
     qids = _sample(list(topics), TOPICS)
     queries = encode_texts(encoder, [topics[qid] for qid in qids], "query")
-    row = {docid: number for number, docid in enumerate(vectors.docids)}
-    positives = [[row[d] for d in trec.positives(qrels, qid)] for qid in qids]
+    positives = [
+        vectors.docids.rows(trec.positives(qrels, qid)).tolist() for qid in qids
+    ]
     first = [rows[0] for rows in positives]
     number = len(vectors.docids)
     random = Random(SEED)

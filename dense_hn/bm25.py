@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import anserini, cli, provenance, pyserini, trec
+from dense_hn import anserini, cli, costs, provenance, pyserini, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
 
@@ -89,7 +89,8 @@ def _search(
             for qid in batch:
                 texts.add(topics[qid])
                 ids.add(qid)
-            found = searcher.batch_search(texts, ids, hits, os.cpu_count())
+            with costs.part("search"):
+                found = searcher.batch_search(texts, ids, hits, os.cpu_count())
             for qid in batch:
                 scored = {hit.docid: hit.score for hit in found.get(qid)}
                 if scored:
@@ -124,8 +125,9 @@ def mine(
         if provenance.is_made_from(output, made_from):
             log.info("%s is there, made from the same index and topics", output)
             return
-    trec.write_run(output, search(folder, topics, hits, k1, b), tag)
-    provenance.record(output, made_from)
+    with costs.Costs() as spent:
+        trec.write_run(output, search(folder, topics, hits, k1, b), tag)
+    provenance.record(output, made_from, spent.facts())
 
 
 def _searcher(folder: Path):

@@ -4,7 +4,9 @@
     python -m dense_hn.encode topics --encoder DIR --topics topics.tsv --output DIR
 
 A vectors folder holds ``vectors.npy`` ([N, D] float32), ``docid`` (one a line, in the
-same order) and ``manifest.json`` (which encoder and corpus they come from).
+same order), ``manifest.json`` (which encoder and corpus they come from) and
+``costs.json`` (dense_hn.costs). Started with ``torchrun --nproc_per_node N -m
+dense_hn.encode corpus …``, N processes encode a part each.
 
 A folder of encoded topics is for searching in Pyserini without the model; see
 :func:`encode_topics`.
@@ -13,7 +15,8 @@ A folder of encoded topics is for searching in Pyserini without the model; see
 import argparse
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +25,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, __version__, cli, provenance, trec
-from dense_hn.collections.corpus import corpus_digest, read_corpus
+from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, trec
+from dense_hn.collections.corpus import Corpus, read_corpus
+from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import digest, require_file, require_folder, whole_folder
-from dense_hn.ids import write_docids
+from dense_hn.files import (
+    digest,
+    require_file,
+    require_folder,
+    whole_file,
+    whole_folder,
+)
+from dense_hn.ids import read_docids, write_docids
 from dense_hn.search_command import as_typed, require_harmless
+from dense_hn.token_cache import tokens_of
 
 log = logging.getLogger("dense_hn")
 
-BATCH = 64
+# Passages that are sorted by length together, and then written.
+WINDOW = 2**14
 MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
+COSTS = "costs.json"
+LABEL = {"query": "Encoding queries", "passage": "Encoding passages"}
+# Besides float32, what an encoder's layers can compute in.
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # The names that Pyserini's --encoded-queries and Anserini's users know.
 PICKLE, JSONL = "embedding.pkl", "topics.vect.jsonl"
 # How Vectors.encoder starts where nothing says which encoder made them.
@@ -43,7 +59,7 @@ UNKNOWN = "index:"
 class Vectors:
     """The passage vectors of a corpus, in corpus order."""
 
-    docids: list[str]
+    docids: Docids
     # [N, D] float32, on the CPU; read from the folder as they are needed.
     matrix: Tensor
     # DenseEncoder.digest() of the encoder that made them, or "index:…" where it is not
@@ -65,7 +81,7 @@ class Vectors:
         for name in (MATRIX, DOCIDS, MANIFEST):
             require_file(folder / name, "part of a vectors folder")
         matrix = torch.from_numpy(np.load(folder / MATRIX, mmap_mode="c"))
-        docids = (folder / DOCIDS).read_text(encoding="utf-8").splitlines()
+        docids = Docids.of(read_docids(folder / DOCIDS, "part of a vectors folder"))
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if len(docids) != len(matrix):
             raise DenseHNError(
@@ -100,60 +116,154 @@ class Vectors:
             )
 
 
-@torch.no_grad()
 def encode_texts(
-    encoder: DenseEncoder, texts: Sequence[str], kind: Kind, batch: int = BATCH
+    encoder: DenseEncoder, texts: Sequence[str], kind: Kind, size: int | None = None
 ) -> Tensor:
     """Vectors [N, D] (float32, CPU) of texts, in their order.
 
-    Texts are encoded in order of length, so that little is padded, longest first, so
-    that what memory is needed shows at once.
+    Args:
+        encoder: which.
+        texts: the queries or passages.
+        kind: which prefix and length apply.
+        size: texts that go through the model together, if not what suits the device.
     """
-    encoder.eval()
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    vectors = torch.empty(len(texts), encoder.dimension)
-    label = {"query": "Encoding queries", "passage": "Encoding passages"}[kind]
-    with tqdm(total=len(texts), desc=label, unit=f" {kind}") as progress:
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            tokens = encoder.tokenize([texts[i] for i in rows], kind)
-            tokens = {key: value.to(encoder.device) for key, value in tokens.items()}
-            vectors[rows] = encoder(**tokens).cpu()
-            progress.update(len(rows))
-    return vectors
+    matrix = torch.empty(len(texts), encoder.dimension)
+    with tqdm(total=len(texts), desc=LABEL[kind], unit=f" {kind}") as progress:
+        for start in range(0, len(texts), WINDOW):
+            ids = encoder.tokenize(texts[start : start + WINDOW], kind)
+            vectors = _encode(encoder, ids, progress, size=size)
+            matrix[start : start + WINDOW] = vectors
+    return matrix
 
 
 def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vectors:
     """Encode passages (docid → text) for the moment, without a folder."""
-    matrix = encode_texts(encoder, list(corpus.values()), "passage")
-    return Vectors(list(corpus), matrix, encoder.digest(), "", Path("(in memory)"))
+    corpus = Corpus.of(corpus)
+    matrix = torch.empty(len(corpus), encoder.dimension)
+    _encode_windows(encoder, corpus, matrix.numpy(), range(0, len(corpus), WINDOW))
+    where = Path("(in memory)")
+    return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
 
 
 def encode_corpus(
-    encoder: DenseEncoder, corpus: Mapping[str, str], folder: str | Path
+    encoder: DenseEncoder,
+    corpus: Mapping[str, str],
+    folder: str | Path,
+    half: str | None = None,
 ) -> Vectors:
     """Encode a corpus (docid → text) into a vectors folder, and return it.
 
-    Nothing is encoded when the folder holds this encoder's vectors of this corpus.
+    Vectors are written while others are encoded. Nothing is encoded when the folder
+    holds this encoder's vectors of this corpus.
+
+    Args:
+        encoder: of passages.
+        corpus: what is encoded.
+        folder: to write.
+        half: ``fp16`` or ``bf16``, what the layers compute in instead of float32. The
+            vectors are float32, and differ in the third or second digit.
+
+    Raises:
+        DenseHNError: a vector that is not finite, as ``fp16`` may give; a folder that
+            holds other things.
     """
-    folder = Path(folder)
+    folder, corpus = Path(folder), Corpus.of(corpus)
     manifest = {
         "encoder": encoder.digest(),
-        "corpus": corpus_digest(corpus),
+        "corpus": corpus.digest,
         "passages": len(corpus),
         "dimension": encoder.dimension,
+        "precision": half or "fp32",
         "dense_hn": __version__,
     }
     made = folder / MANIFEST
     if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == manifest:
         log.info("%s holds this encoder's vectors of this corpus", folder)
         return Vectors.load(folder)
-    with whole_folder(folder, MATRIX, DOCIDS, MANIFEST) as partial:
-        matrix = encode_texts(encoder, list(corpus.values()), "passage")
-        np.save(partial / MATRIX, matrix.numpy())
-        write_docids(partial / DOCIDS, corpus)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    rank, number = ranks.place()
+    holds = MATRIX, DOCIDS, MANIFEST
+    with costs.Costs() as spent, ranks.one_folder(folder, *holds, also=[COSTS]) as made:
+        shape = manifest["passages"], manifest["dimension"]
+        if not rank:
+            np.lib.format.open_memmap(made / MATRIX, "w+", np.float32, shape).flush()
+            write_docids(made / DOCIDS, corpus)
+            (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        ranks.wait()
+        matrix = np.load(made / MATRIX, mmap_mode="r+")
+        windows = range(rank * WINDOW, len(corpus), number * WINDOW)
+        _encode_windows(encoder, corpus, matrix, windows, half)
+        matrix.flush()
+    if not rank:
+        facts = spent.facts()
+        facts["passages_per_second"] = round(len(corpus) / facts["seconds"], 1)
+        with whole_file(folder / COSTS) as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
+        log.info(
+            "%s: %.0f passages a second; %s",
+            folder,
+            facts["passages_per_second"],
+            costs.in_words(facts),
+        )
     return Vectors.load(folder)
+
+
+def _encode_windows(
+    encoder: DenseEncoder,
+    corpus: Corpus,
+    matrix: np.ndarray,
+    windows: Iterable[int],
+    half: str | None = None,
+) -> None:
+    """Encode windows of a corpus into their rows of ``matrix`` [N, D].
+
+    Raises:
+        DenseHNError: a vector that is not finite.
+    """
+    with costs.part("tokenise"):
+        tokens = tokens_of(encoder, corpus, "passage")
+    rows = [range(n, min(n + WINDOW, len(corpus))) for n in windows]
+    total = sum(map(len, rows))
+    with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
+        for window in rows:
+            ids = [tokens[row] for row in window]
+            vectors = _encode(encoder, ids, progress, half).numpy()
+            with costs.part("write"):
+                broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+                if broken.size:
+                    docid = corpus.docids[window[broken[0]]]
+                    raise DenseHNError(
+                        f"the vector of {docid!r} has a number that is not finite; use "
+                        "bf16 or neither of --fp16 and --bf16, and else another encoder"
+                    )
+                matrix[window.start : window.stop] = vectors
+
+
+@torch.no_grad()
+def _encode(
+    encoder: DenseEncoder,
+    ids: Sequence[Sequence[int]],
+    progress: tqdm,
+    half: str | None = None,
+    size: int | None = None,
+) -> Tensor:
+    """Vectors [N, D] (float32, CPU) of token ids, in their order.
+
+    The longest go first, so that what memory is needed shows at once.
+    """
+    encoder.eval()
+    device = encoder.device
+    cast = torch.autocast(device.type, HALVES[half]) if half else nullcontext()
+    with costs.part("encode"), cast:
+        batch = encoder.batch(ids, size)
+        slices, vectors = batch["slices"], []
+        for one in reversed(slices):
+            places = torch.arange(len(one["input_ids"]), device=device)
+            if device.type == "cuda":
+                one = {name: tensor.pin_memory() for name, tensor in one.items()}
+            one = {n: tensor.to(device, non_blocking=True) for n, tensor in one.items()}
+            vectors.append(encoder([one], places))
+            progress.update(len(places))
+        return torch.cat(vectors[::-1]).cpu()[batch["places"]]
 
 
 def encode_topics(
@@ -261,10 +371,21 @@ def main() -> None:
         one.add_argument("--encoder", required=True, help="folder or hub name")
         one.add_argument(f"--{what}", required=True, help=file)
         one.add_argument("--output", required=True, help="folder to write")
+        if what == "corpus":
+            halves = one.add_mutually_exclusive_group()
+            for half in HALVES:
+                halves.add_argument(
+                    f"--{half}",
+                    dest="half",
+                    action="store_const",
+                    const=half,
+                    help="what the layers compute in on a GPU, instead of float32",
+                )
     args = parser.parse_args()
     if args.what == "corpus":
+        ranks.start()
         corpus = read_corpus(args.corpus)
-        encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output)
+        encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output, args.half)
         return
     topics = trec.for_pyserini(args.topics, f"{args.output}.topics.json")
     command = search_command(args.output, topics, "INDEX", "RUN.txt")

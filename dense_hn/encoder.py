@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -40,7 +41,7 @@ from transformers import (
 from transformers.models.roberta.modeling_roberta import RobertaPreTrainedModel
 from transformers.utils import cached_file
 
-from dense_hn import DenseHNError, cli
+from dense_hn import DenseHNError, cli, costs
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
 from dense_hn.sentence_layout import sentence_settings
@@ -269,49 +270,80 @@ class DenseEncoder(nn.Module):
 
     def tokenize(
         self, texts: Sequence[str], kind: Kind, length: int | None = None
-    ) -> dict[str, Tensor]:
-        """Token ids and attention mask, each [B, longest], int64, padded at the end.
+    ) -> list[list[int]]:
+        """Token ids of texts, special tokens included.
 
         Args:
             texts: the queries or passages.
             kind: which prefix and length apply.
             length: longest text in tokens, instead of the encoder's own.
         """
-        prefix = getattr(self.settings, f"{kind}_prefix")
+        prefix, length = self._cut(kind, length)
         if prefix:
             texts = [f"{prefix} {text}" for text in texts]
-        batch = self.tokenizer(
+        return self.tokenizer(
             list(texts),
-            max_length=length or getattr(self.settings, f"{kind}_length"),
+            max_length=length,
             truncation=True,
-            padding="longest",
             return_token_type_ids=False,
-            return_tensors="pt",
-        )
-        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+            return_attention_mask=False,
+        )["input_ids"]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Vectors [B, D], float32, of tokenised texts [B, L] (padded at the end).
+    def tokenization(self, kind: Kind, length: int | None = None) -> list[object]:
+        """All that :meth:`tokenize` depends on besides the texts, as JSON."""
+        self._reset_tokenizer()
+        made = self.tokenizer.backend_tokenizer.to_str()
+        return [hashlib.sha256(made.encode()).hexdigest(), *self._cut(kind, length)]
 
-        Texts go through the model in slices of similar length, each cut to its longest
-        text, so that little time is spent on padding; the vectors are the same.
+    def _cut(self, kind: Kind, length: int | None) -> tuple[str, int]:
+        own = getattr(self.settings, f"{kind}_length")
+        return getattr(self.settings, f"{kind}_prefix"), length or own
+
+    def batch(
+        self, ids: Sequence[Sequence[int]], size: int | None = None
+    ) -> dict[str, Any]:
+        """What :meth:`forward` takes, of the token ids of B texts.
+
+        Made here, on the host, so that a GPU need not be asked for lengths.
+
+        Args:
+            ids: from :meth:`tokenize`.
+            size: texts of a slice, if not what suits the device, or ``gradient_cache``
+                where there are gradients.
+
+        Returns:
+            ``slices``: texts of similar length, each slice cut to its longest:
+            ``input_ids`` and ``attention_mask`` [b, L], int64, padded at the end;
+            ``places`` [B]: where each text is among all of the slices'.
+        """
+        cached = torch.is_grad_enabled() and self.gradient_cache
+        size = size or cached or SLICE[self.device.type == "cpu"]
+        lengths = np.array([len(row) for row in ids])
+        order = lengths.argsort(kind="stable")
+        slices = []
+        for rows in (order[n : n + size] for n in range(0, len(order), size)):
+            mask = np.arange(lengths[rows[-1]]) < lengths[rows, None]
+            padded = np.full(mask.shape, self.tokenizer.pad_token_id)
+            padded[mask] = np.concatenate([ids[row] for row in rows])
+            one = {"input_ids": padded, "attention_mask": mask.astype(np.int64)}
+            slices.append({name: torch.from_numpy(made) for name, made in one.items()})
+        return {"slices": slices, "places": torch.from_numpy(order.argsort())}
+
+    def forward(self, slices: Sequence[Mapping[str, Tensor]], places: Tensor) -> Tensor:
+        """Vectors [B, D], float32, of texts as :meth:`batch` gives them, in their order.
 
         With ``gradient_cache``, a slice's activations are dropped, and made again, with
         the same dropout and precision, when the backward pass comes to it. That gives
         the gradients of Gao et al. 2021 (arXiv 2101.06983) whatever the loss.
         """
-        size, encode = SLICE[input_ids.device.type == "cpu"], self._vectors
+        encode = self._vectors
         if self.gradient_cache and torch.is_grad_enabled():
-            size = self.gradient_cache
             encode = partial(checkpoint, self._vectors, use_reentrant=False)
-        lengths = attention_mask.sum(dim=1)
-        order = lengths.argsort(stable=True)
         vectors = []
-        for rows in order.split(size):
-            longest = int(lengths[rows].max())
-            ids, mask = input_ids[rows, :longest], attention_mask[rows, :longest]
-            vectors.append(encode(ids, mask))
-        return torch.cat(vectors)[order.argsort()]
+        for one in slices:
+            costs.count(one["attention_mask"])
+            vectors.append(encode(one["input_ids"], one["attention_mask"]))
+        return torch.cat(vectors)[places]
 
     def _vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = self.model(input_ids, attention_mask=attention_mask)

@@ -19,7 +19,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     it was.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
@@ -46,7 +46,7 @@ def whole_folder(
         DenseHNError: as :func:`require_replaceable`, before the block.
     """
     path = require_replaceable(path, *holds, also=also)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -55,6 +55,12 @@ def whole_folder(
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_of(path: str | Path) -> Path:
+    """The temporary name of what will be ``path``."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.partial")
 
 
 def require_replaceable(

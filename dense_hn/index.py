@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from dense_hn import DenseHNError
+from dense_hn.columns import Docids
 from dense_hn.encode import DOCIDS, MANIFEST, UNKNOWN, Vectors
 from dense_hn.export import manifest
 from dense_hn.export.faiss_index import INDEX
@@ -117,17 +118,15 @@ def read_index(folder: str | Path) -> IndexVectors:
     )
 
 
-def _docids(path: Path) -> list[str]:
+def _docids(path: Path) -> Docids:
     """The docids, each of one vector."""
-    docids = read_docids(path, "part of a faiss index folder")
-    seen = set()
-    for number, docid in enumerate(docids, 1):
-        if docid in seen:
-            raise DenseHNError(
-                f"{path}:{number}: docid {docid!r} occurs twice; ids must be unique, "
-                "make the index anew"
-            )
-        seen.add(docid)
+    docids = Docids.of(read_docids(path, "part of a faiss index folder"))
+    again = docids.again()
+    if again is not None:
+        raise DenseHNError(
+            f"{path}:{again + 1}: docid {docids[again]!r} occurs twice; ids must be "
+            "unique, make the index anew"
+        )
     return docids
 
 

@@ -8,17 +8,21 @@ removed when it is read) and as the result to be evaluated for test topics. Scor
 the model's own: plain dot products of its vectors, which are normalised only where the
 encoder itself normalises them. With ``--qrels`` the run is for training alone: it lists
 all relevant documents, so that its recall means nothing. A run that is there, made from
-the same weights, passages and topics, is left as it is.
+the same weights, passages and topics, is left as it is. Started with ``torchrun
+--nproc_per_node N -m dense_hn.mine …``, N processes search a part of the passages each.
 """
 
 import argparse
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from dense_hn import cli, provenance, search, trec
+from dense_hn import cli, costs, provenance, ranks, search, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest
@@ -27,6 +31,7 @@ from dense_hn.index import IndexVectors, read_index
 log = logging.getLogger("dense_hn")
 
 BATCH = 256
+LABEL = "Searching vectors"
 
 
 def retrieve(
@@ -35,6 +40,9 @@ def retrieve(
     topics: Mapping[str, str],
     hits: int,
     qrels: Mapping[str, Mapping[str, int]] | None = None,
+    *,
+    fp16: bool = False,
+    sharded: bool = False,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Exact top ``hits`` of the whole corpus for every topic, one topic after another.
 
@@ -46,6 +54,9 @@ def retrieve(
         qrels: judgements whose relevant documents are listed, too, when they are not
             among the hits: they stand behind them with their score, which filters
             compare negatives with.
+        fp16: round passages and queries to float16, which halves the time on a GPU.
+        sharded: search a part of the vectors in each process (dense_hn.ranks); all of
+            them return the same.
 
     Returns:
         (qid, {docid: score}) in the order of the topics.
@@ -54,35 +65,37 @@ def retrieve(
         DenseHNError: the vectors were made by another encoder.
     """
     vectors.require_made_by(encoder, "this one")
-    return _retrieve(encoder, vectors, topics, hits, qrels or {})
+    matrix, kind = vectors.matrix, torch.float16 if fp16 else torch.float32
+    rank, number = ranks.place() if sharded else (0, 1)
+    first, end = (len(matrix) * place // number for place in (rank, rank + 1))
+    shard = matrix[first:end].to(encoder.device, kind)
+    top_k = search.top_k
+    if number > 1:
+        top_k = partial(search.top_k_of_shards, first=first)
 
+    def found() -> Iterator[tuple[str, dict[str, float]]]:
+        queries = encode_texts(encoder, list(topics.values()), "query").to(kind)
+        qids = list(topics)
+        with tqdm(total=len(qids), desc=LABEL, unit=" queries") as progress:
+            for start in range(0, len(qids), BATCH):
+                batch = qids[start : start + BATCH]
+                asked = queries[start : start + BATCH]
+                with costs.part("search"):
+                    hits_of = top_k(asked.to(encoder.device), shard, k=hits)
+                    scores, rows = (tensor.tolist() for tensor in hits_of)
+                for place, qid in enumerate(batch):
+                    docids = [vectors.docids[n] for n in rows[place]]
+                    listed = dict(zip(docids, scores[place], strict=True))
+                    relevant = trec.positives(qrels or {}, qid)
+                    missing = [d for d in relevant if d not in listed]
+                    if missing:
+                        behind = matrix[vectors.docids.rows(missing)].to(kind)
+                        behind = (behind.float() @ asked[place].float()).tolist()
+                        listed |= dict(zip(missing, behind, strict=True))
+                    yield qid, listed
+                progress.update(len(batch))
 
-def _retrieve(
-    encoder: DenseEncoder,
-    vectors: Vectors,
-    topics: Mapping[str, str],
-    hits: int,
-    qrels: Mapping[str, Mapping[str, int]],
-) -> Iterator[tuple[str, dict[str, float]]]:
-    queries = encode_texts(encoder, list(topics.values()), "query").to(encoder.device)
-    matrix = vectors.matrix.to(encoder.device)
-    row = {docid: n for n, docid in enumerate(vectors.docids)} if qrels else {}
-    qids = list(topics)
-    with tqdm(total=len(qids), desc="Searching vectors", unit=" queries") as progress:
-        for start in range(0, len(qids), BATCH):
-            batch = qids[start : start + BATCH]
-            found = search.top_k(queries[start : start + BATCH], matrix, hits)
-            scores, rows = (tensor.tolist() for tensor in found)
-            for place, qid in enumerate(batch):
-                docids = [vectors.docids[n] for n in rows[place]]
-                listed = dict(zip(docids, scores[place], strict=True))
-                missing = [d for d in trec.positives(qrels, qid) if d not in listed]
-                if missing:
-                    behind = matrix[[row[docid] for docid in missing]]
-                    behind = (behind @ queries[start + place]).tolist()
-                    listed |= dict(zip(missing, behind, strict=True))
-                yield qid, listed
-            progress.update(len(batch))
+    return found()
 
 
 def mine(
@@ -93,6 +106,7 @@ def mine(
     output: str | Path,
     tag: str,
     qrels_path: str | Path | None = None,
+    fp16: bool = False,
 ) -> None:
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
@@ -106,7 +120,7 @@ def mine(
     topics, qrels = trec.read_topics(topics_path), None
     if qrels_path:
         qrels = trec.read_qrels(qrels_path)
-        trec.require_known(qrels, set(vectors.docids), qrels_path, vectors.path)
+        trec.require_known(qrels, vectors.docids, qrels_path, vectors.path)
         judged = {qid for qid in topics if trec.positives(qrels, qid)}
         what = "relevant document"
         trec.tell_uncovered(topics, judged, topics_path, qrels_path, what)
@@ -118,16 +132,23 @@ def mine(
         "topics": digest(topics_path),
         "qrels": qrels_path and digest(qrels_path),
         "hits": hits,
+        "fp16": fp16,
         "tag": tag,
     }
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
         return
-    found = retrieve(encoder, vectors, topics, hits, qrels)
-    if not encoder.searches(vectors.encoder):
-        log.warning("%s does not say which encoder made it: trusted", vectors.path)
-    trec.write_run(output, found, tag)
-    provenance.record(output, made_from)
+    with costs.Costs() as spent:
+        found = retrieve(encoder, vectors, topics, hits, qrels, fp16=fp16, sharded=True)
+        if not encoder.searches(vectors.encoder):
+            log.warning("%s does not say which encoder made it: trusted", vectors.path)
+        if ranks.place()[0]:
+            # The other processes search, and one writes.
+            deque(found, maxlen=0)
+        else:
+            trec.write_run(output, found, tag)
+    if not ranks.place()[0]:
+        provenance.record(output, made_from, spent.facts())
 
 
 def main() -> None:
@@ -148,12 +169,28 @@ def main() -> None:
         "training with drop_ margins wants their scores",
     )
     parser.add_argument("--hits", type=int, default=200, help="default 200")
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="search in float16, for training topics on a GPU: faster, and scores are "
+        "rounded",
+    )
     parser.add_argument("--output", required=True, help="run file to write")
     parser.add_argument("--tag", default="dense_hn", help="last column of the run")
     args = parser.parse_args()
+    ranks.start()
     vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
     encoder = DenseEncoder.load(args.encoder)
-    mine(encoder, vectors, args.topics, args.hits, args.output, args.tag, args.qrels)
+    mine(
+        encoder,
+        vectors,
+        args.topics,
+        args.hits,
+        args.output,
+        args.tag,
+        args.qrels,
+        args.fp16,
+    )
 
 
 if __name__ == "__main__":

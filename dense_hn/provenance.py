@@ -6,29 +6,37 @@ by those digests, never by its name, so that one made from other weights is made
 """
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_hn import __version__
+from dense_hn import __version__, costs
 from dense_hn.files import digest, whole_file
 
+log = logging.getLogger("dense_hn")
 
-def record(output: str | Path, made_from: Mapping[str, Any]) -> None:
-    """Write what ``output`` was made from beside it.
+
+def record(
+    output: str | Path, made_from: Mapping[str, Any], spent: Mapping[str, Any]
+) -> None:
+    """Write what ``output`` was made from beside it, and what it took, and say that.
 
     Args:
         output: a file that is whole.
         made_from: digests and settings, as JSON.
+        spent: costs.Costs.facts.
     """
     facts = {
         "made_from": dict(made_from),
         "sha256": digest(output),
         "dense_hn": __version__,
         "command": command(),
+        "costs": dict(spent),
     }
+    log.info("%s: %s", output, costs.in_words(spent))
     with whole_file(_beside(output)) as partial:
         partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -280,8 +280,9 @@ def require_known(
     Raises:
         DenseHNError: names the first unknown docid, its query, and how many there are.
     """
-    unknown = [(q, d) for q, row in docids.items() for d in row if d not in corpus]
-    if unknown:
+    strange = {d for d in set().union(*docids.values()) if d not in corpus}
+    if strange:
+        unknown = [(q, d) for q, row in docids.items() for d in row if d in strange]
         qid, docid = unknown[0]
         raise DenseHNError(
             f"{path}: docid {docid!r} (query {qid!r}) is not in {corpus_path}; "

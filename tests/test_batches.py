@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from dense_hn import trec
+from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
@@ -55,14 +56,14 @@ ITEMS = [
 def test_masks_are_what_they_are_defined_to_be(in_batch, bert, corpus, qrels, excluded):
     """A batch with repeated documents, and with known positives among negatives."""
     collate = joint.JointCollator(
-        DenseEncoder.load(str(bert)), corpus, excluded, in_batch=in_batch
+        DenseEncoder.load(str(bert)), Corpus.of(corpus), excluded, in_batch=in_batch
     )
     batch = collate(ITEMS)
     brought = [(item["positive"], b, "positive") for b, item in enumerate(ITEMS)]
     for kind in ("hard", "random"):
         brought += [(d, b, kind) for b, item in enumerate(ITEMS) for d in item[kind]]
     assert batch["docids"] == [docid for docid, _, _ in brought]
-    assert len(batch["passages"]["input_ids"]) == len(brought) == 8
+    assert len(batch["passages"]["places"]) == len(brought) == 8
     for b, item in enumerate(ITEMS):
         relevant = trec.positives(qrels, item["qid"])
         for m, (docid, owner, kind) in enumerate(brought):
@@ -102,7 +103,9 @@ def test_the_joint_loss_equals_a_loop(
         }
         for qid in topics
     }
-    batch = joint.JointCollator(encoder, corpus, excluded, teacher=teacher)(items)
+    batch = joint.JointCollator(encoder, Corpus.of(corpus), excluded, teacher=teacher)(
+        items
+    )
     trainer = joint.JointTrainer(
         model=encoder, args=training, star_loss=name, alpha=0.3, teacher_scale=2.0
     )
@@ -183,7 +186,7 @@ def test_in_batch_filters_look_at_the_scores_of_the_step(
     bert, corpus, topics, qrels, excluded, training
 ):
     encoder = DenseEncoder.load(str(bert)).eval()
-    collate = joint.JointCollator(encoder, corpus, excluded)
+    collate = joint.JointCollator(encoder, Corpus.of(corpus), excluded)
     items = [
         {"qid": q, "query": topics[q], "positive": next(iter(qrels[q])), "hard": []}
         | {"random": []}

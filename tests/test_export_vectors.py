@@ -11,6 +11,7 @@ import torch
 
 from dense_hn import DenseHNError, __version__, encode, trec
 from dense_hn.collections.corpus import corpus_digest
+from dense_hn.columns import Docids
 from dense_hn.encode import Vectors, encode_corpus, encode_topics
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import __main__ as export
@@ -20,7 +21,7 @@ from dense_hn.files import digest
 
 def made(matrix: np.ndarray, folder) -> Vectors:
     """Vectors of passages p0, p1, …"""
-    docids = [f"p{n}" for n in range(len(matrix))]
+    docids = Docids.of(f"p{n}" for n in range(len(matrix)))
     return Vectors(docids, torch.from_numpy(matrix), "e", "c", folder)
 
 
@@ -184,7 +185,9 @@ def test_encoded_topics_are_the_encoders_vectors(
     assert [row["qid"] for row in rows] == list(topics)
     for row, text, vector in zip(rows, frame["text"], frame["embedding"], strict=True):
         with torch.no_grad():
-            alone = encoder(**encoder.tokenize([text], "query"))[0].numpy()
+            alone = encoder(**encoder.batch(encoder.tokenize([text], "query")))[
+                0
+            ].numpy()
         assert vector.dtype == np.float32
         np.testing.assert_allclose(vector, alone, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(np.float32(json.loads(row["title"])), vector)

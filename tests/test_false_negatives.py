@@ -34,7 +34,7 @@ def planted(tmp_path_factory):
     """
     root = tmp_path_factory.mktemp("planted")
     sources.build("pydoc", ["json", "http", "logging"], root / "pydoc")
-    corpus = read_corpus(root / "pydoc" / "corpus" / "corpus.jsonl")
+    corpus = dict(read_corpus(root / "pydoc" / "corpus" / "corpus.jsonl"))
     draw = random.Random(5)
     topics, qrels, copies = {}, {}, {}
     long = [docid for docid in sorted(corpus) if len(corpus[docid].split()) >= 30]

@@ -306,10 +306,10 @@ def loss_of(corpus, topics):
     hard[:, :7] = False
 
     def loss(model, name):
-        scores = model(**model.tokenize(queries, "query"))
+        scores = model(**model.batch(model.tokenize(queries, "query")))
         # Scores of ±100 whatever the layout: `ance` does not normalise.
         scores = 100 * scores / scores.detach().norm(dim=1, keepdim=True)
-        vectors = model(**model.tokenize(passages, "passage"))
+        vectors = model(**model.batch(model.tokenize(passages, "passage")))
         scores = scores @ (vectors / vectors.detach().norm(dim=1, keepdim=True)).T
         if name in losses.STAR_LOSSES:
             return losses.STAR_LOSSES[name](scores.diagonal(), scores, hard, random)
@@ -385,18 +385,19 @@ def test_caching_slices_only_where_there_are_gradients(model, corpus):
     model.model.register_forward_pre_hook(
         lambda _module, ids: sizes.append(len(ids[0]))
     )
-    batch = model.tokenize(list(corpus.values())[:10], "passage")
+    tokens = model.tokenize(list(corpus.values())[:10], "passage")
     model.gradient_cache = 4
     with torch.no_grad():
-        model(**batch)
+        model(**model.batch(tokens))
     assert sizes == [10]
-    model(**batch).sum().backward()
+    model(**model.batch(tokens)).sum().backward()
     assert sizes[1:] == [4, 4, 2, 2, 4, 4]
 
 
 def peak(model, texts):
     """Most bytes allocated at once, in a forward and a backward pass."""
-    batch = model.tokenize(["the red lamp is old " * 6] * texts, "passage")
+    tokens = model.tokenize(["the red lamp is old " * 6] * texts, "passage")
+    batch = model.batch(tokens)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         model(**batch).sum().backward()
     events = profiler.profiler.kineto_results.events()

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from dense_hn import DenseHNError, mine, trec
+from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate.measures import per_query
@@ -119,7 +120,7 @@ def test_a_share_of_the_corpus_holds_all_that_is_judged(files, corpus, qrels, be
         args = evaluation.EvaluationArguments(
             eval_topics=str(files["topics"]), eval_qrels=str(files["qrels"])
         )
-        found = evaluation.of_corpus(args, corpus, share, seed)
+        found = evaluation.of_corpus(args, Corpus.of(corpus), share, seed)
         return set(found.passages(encoder).docids)
 
     judged = set().union(*qrels.values())

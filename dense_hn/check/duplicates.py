@@ -5,7 +5,7 @@ negative: BM25 and every model rank it where its like is, so that it is drawn as
 negative in training, and counted as wrong in an evaluation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +14,6 @@ from dense_hn import trec
 from dense_hn.check.near import NearDuplicates
 from dense_hn.check.report import INFORMATION, WARNING, Finding
 from dense_hn.collections.collection import Collection, normalised
-from dense_hn.collections.corpus import Corpus
 
 
 def findings(collection: Collection) -> Iterator[Finding]:
@@ -47,7 +46,7 @@ def findings(collection: Collection) -> Iterator[Finding]:
         )
 
 
-def _copies(corpus: Corpus) -> list[tuple[str, str]]:
+def _copies(corpus: Mapping[str, str]) -> list[tuple[str, str]]:
     """(docid, docid of the first with its words) of every passage that repeats one.
 
     Passages without words are not meant. Kept in memory: eight bytes a passage, and the

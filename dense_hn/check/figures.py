@@ -53,15 +53,13 @@ def _texts(
 
 def _tokens(texts: list[str], kind: Kind, encoder: DenseEncoder) -> np.ndarray:
     """[N] tokens of each text, prefix and special tokens included."""
+    starts = range(0, len(texts), BATCH)
     lengths = [
-        encoder.tokenize(texts[start : start + BATCH], kind, LONGEST)["attention_mask"]
-        .sum(dim=1)
-        .numpy()
-        for start in tqdm(
-            range(0, len(texts), BATCH), desc=f"Tokenising a {kind}", unit=" batches"
-        )
+        len(ids)
+        for start in tqdm(starts, desc=f"Tokenising a {kind}", unit=" batches")
+        for ids in encoder.tokenize(texts[start : start + BATCH], kind, LONGEST)
     ]
-    return np.concatenate(lengths)
+    return np.array(lengths)
 
 
 def _judgements(qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:

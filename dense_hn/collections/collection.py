@@ -9,11 +9,12 @@ import logging
 import random
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
+from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.files import require_file, whole_folder
 
 log = logging.getLogger("dense_hn")
@@ -31,7 +32,7 @@ class Collection:
     """Corpus, topics and qrels by original ids."""
 
     # docid → text.
-    corpus: Corpus
+    corpus: Mapping[str, str]
     # By split: train, dev, test or any other name; a split without qrels is not judged.
     topics: dict[str, trec.Topics]
     qrels: dict[str, trec.Qrels]
@@ -131,8 +132,8 @@ def prepare(collection: Collection) -> None:
     """
     corpus, left_out = collection.corpus, collection.left_out
     empty = {docid for docid, text in corpus.items() if not text.strip()}
-    for docid in empty:
-        del corpus[docid]
+    if empty:
+        collection.corpus = {d: text for d, text in corpus.items() if d not in empty}
     left_out["documents without text"] += len(empty)
     for split, qrels in collection.qrels.items():
         topics = collection.topics[split]

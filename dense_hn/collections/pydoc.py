@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.corpus import Corpus
 from dense_hn.files import digest
 
 log = logging.getLogger("dense_hn")
@@ -73,7 +72,7 @@ def read(packages: str | Sequence[str] = STDLIB) -> Collection:
         DenseHNError: a package that is not installed or has no source, or too few
             functions for every split to have a topic.
     """
-    corpus: Corpus = {}
+    corpus: dict[str, str] = {}
     answers: dict[str, list[Function]] = {}
     seen: set[tuple[str, str]] = set()
     left_out: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from dense_hn import DenseHNError, anserini, pyserini, trec
@@ -143,17 +144,15 @@ def _self_check(
         command = search_command(form, folder, encoded, output, hits)
         theirs = in_pyserini(["search.lucene", *command], output, str(folder))
     queries = encode_texts(encoder, list(topics.values()), "query")
-    row = {docid: number for number, docid in enumerate(vectors.docids)}
     for qid, text in topics.items():
-        found = theirs.get(qid, {}).keys() & row.keys()
+        found = [docid for docid in theirs.get(qid, {}) if docid in vectors.docids]
         if len(found) != hits:
             raise DenseHNError(
                 f"{folder}: Pyserini finds {len(found)} of our passages and not {hits} "
                 f"for the query {text[:60]!r}; export anew"
             )
-    rows = torch.tensor(
-        [[row[docid] for docid in trec.ranked(theirs[qid])] for qid in topics]
-    )
+    ranked = [vectors.docids.rows(trec.ranked(theirs[qid])) for qid in topics]
+    rows = torch.from_numpy(np.stack(ranked))
     dots = torch.einsum("qd,qkd->qk", queries, vectors.matrix[rows])
     ours = {
         qid: {vectors.docids[n]: (1 + s) / 2 for n, s in zip(*found, strict=True)}

@@ -94,7 +94,7 @@ def self_check(
 
     hits = min(HITS, len(docids))
     topics = asked(texts)
-    queries = encode_texts(encoder.cpu(), list(topics.values()), "query", batch=1)
+    queries = encode_texts(encoder.cpu(), list(topics.values()), "query", size=1)
     found = [index.search(query[None].numpy(), hits) for query in queries]
     scores, rows = map(np.concatenate, zip(*found, strict=True))
     # Pyserini will want as much memory again.

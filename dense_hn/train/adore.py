@@ -5,9 +5,13 @@
 
 Only the query encoder is trained; the passage vectors stay as they are, so an index
 made of them needs no change. With ``--index`` in the place of ``--vectors`` they come out
-of a faiss folder of Pyserini's, whoever made it. Queries are encoded without dropout: one
-forward pass then serves search and loss, and the negatives are those of the encoder as it
-will be used.
+of a faiss folder of Pyserini's, whoever made it.
+
+Queries are encoded without dropout, as the authors' code does it. One forward pass then
+serves search and loss: half the cost of two, and the hits and ranks that LambdaLoss
+weighs are those of the scores that it moves. With dropout in both, a query would be
+searched by a random vector, whose hits are not those of the encoder as it will be used;
+with dropout in the loss alone, ranks would be of other scores than the gradient.
 
 Random documents of the corpus and static negatives can be mixed in. They stand behind
 the hits, so that RR and nDCG weigh them only against positives within metric_cut.
@@ -18,7 +22,6 @@ Source: arXiv 2104.08051, section 5.2.
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +29,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from dense_hn import DenseHNError, losses, search, trec
+from dense_hn import DenseHNError, costs, losses, search, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import corpus_digest, read_corpus
+from dense_hn.columns import Docids
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
@@ -116,12 +120,12 @@ class AdoreDataset(Dataset):
         topics: Mapping[str, str],
         qrels: Mapping[str, Mapping[str, int]],
         excluded: Mapping[str, AbstractSet[str]],
-        docids: Sequence[str],
+        docids: Docids,
         drawn: Sequence[StaticNegatives | RandomNegatives] = (),
     ) -> None:
         self.epoch = 0
         self._drawn = drawn
-        self._row = row = {docid: number for number, docid in enumerate(docids)}
+        self._docids = docids
         self._items = []
         for qid, text in topics.items():
             positives = trec.positives(qrels, qid)
@@ -130,9 +134,9 @@ class AdoreDataset(Dataset):
                 {
                     "qid": qid,
                     "query": text,
-                    "positives": [row[docid] for docid in positives],
+                    "positives": docids.rows(positives).tolist(),
                     "grades": [qrels[qid][docid] for docid in positives],
-                    "suspects": sorted(row[docid] for docid in suspects),
+                    "suspects": sorted(docids.rows(list(suspects)).tolist()),
                 }
             )
 
@@ -144,14 +148,16 @@ class AdoreDataset(Dataset):
         and rows."""
         item = self._items[index]
         docids = [d for s in self._drawn for d in s.draw(item["qid"], self.epoch)]
-        return item | {"drawn": [self._row[docid] for docid in dict.fromkeys(docids)]}
+        rows = self._docids.rows(list(dict.fromkeys(docids)))
+        return item | {"drawn": rows.tolist()}
 
 
 class AdoreCollator:
     """Items of an :class:`AdoreDataset` to one batch."""
 
     def __init__(self, encoder: DenseEncoder, query_length: int | None = None) -> None:
-        self._queries = partial(encoder.tokenize, kind="query", length=query_length)
+        self._encoder = encoder
+        self._query_length = query_length
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Tokens of B queries; ``rows`` [B, P] of their positives with their ``grades``
@@ -159,9 +165,11 @@ class AdoreCollator:
         [B, N] those of negatives beside the dynamic ones (both −1 where padded).
         """
         excluded = [item["positives"] + item["suspects"] for item in items]
+        texts = [item["query"] for item in items]
+        tokens = self._encoder.tokenize(texts, "query", self._query_length)
         return {
             "qids": [item["qid"] for item in items],
-            "queries": self._queries([item["query"] for item in items]),
+            "queries": self._encoder.batch(tokens),
             "rows": _pad([item["positives"] for item in items], 0),
             "grades": _pad([item["grades"] for item in items], 0),
             "excluded": _pad(excluded, -1),
@@ -192,7 +200,10 @@ class AdoreTrainer(DenseTrainer):
     ) -> None:
         super().__init__(**kwargs)
         self._docids = vectors.docids
-        self._vectors = vectors.matrix.to(self.args.device)
+        # What halves the layers' precision halves the vectors', too, on a GPU.
+        half = (self.args.fp16 or self.args.bf16) and self.args.device.type == "cuda"
+        kind = torch.float16 if half else torch.float32
+        self._vectors = vectors.matrix.to(self.args.device, kind)
         self._hits = hits
         self._cut = cut
         self._metric = metric
@@ -201,16 +212,27 @@ class AdoreTrainer(DenseTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
         model.eval()
-        queries = model(**inputs["queries"])
-        _, dynamic = search.top_k(queries.detach(), self._vectors, self._hits)
+        with costs.part("encode"):
+            queries = model(**inputs["queries"])
+        with costs.part("search"):
+            _, dynamic = search.top_k(queries.detach(), self._vectors, self._hits)
+        with costs.part("loss"):
+            loss, hits = self._loss(queries, dynamic, inputs)
+        return (loss, {"hits": hits}) if return_outputs else loss
+
+    def _loss(
+        self, queries: Tensor, dynamic: Tensor, inputs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of query vectors [B, D] with their ``dynamic`` [B, K] hits, and the
+        hits with what was drawn [B, K + N]."""
         drawn = inputs["drawn"]
         # What is drawn stands behind the hits, and counts once.
         again = (drawn[:, :, None] == dynamic[:, None, :]).any(dim=2)
         hits = torch.cat([dynamic, drawn.masked_fill(again, -1)], dim=1)
         scaled = self.model.settings.scale * queries[:, :, None]
-        retrieved = (self._vectors[hits] @ scaled)[:, :, 0]
+        retrieved = (self._vectors[hits].float() @ scaled)[:, :, 0]
         rows, grades = inputs["rows"], inputs["grades"]
-        positive = (self._vectors[rows] @ scaled)[:, :, 0]
+        positive = (self._vectors[rows].float() @ scaled)[:, :, 0]
         ranks = losses.positive_ranks(positive, rows, grades > 0, hits)
         excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
         is_negative = ~excluded.any(dim=1) & (hits >= 0)
@@ -226,7 +248,7 @@ class AdoreTrainer(DenseTrainer):
         loss = losses.lambda_loss(
             positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
-        return (loss, {"hits": hits}) if return_outputs else loss
+        return loss, hits
 
 
 def require_negatives(
@@ -279,17 +301,17 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
-    docids = set(vectors.docids)
+    docids = vectors.docids
     trec.require_known(qrels, docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
-    require_negatives(args, topics, qrels, len(vectors.docids))
+    require_negatives(args, topics, qrels, len(docids))
     drawn = HardNegatives(
         args, supervision, docids, str(vectors.path), training.seed
     ).sources()
     if args.random_per_query:
         number = args.random_per_query
         drawn.append(
-            RandomNegatives(vectors.docids, supervision.excluded, number, training.seed)
+            RandomNegatives(docids, supervision.excluded, number, training.seed)
         )
     filtered = args.filter() or args.negatives_skip
     needed = args.corpus and (filtered or args.index)
@@ -314,7 +336,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         else:
             require_relevant_above(vectors, encoder, args.encoder, topics, qrels)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
-    dataset = AdoreDataset(topics, qrels, supervision.excluded, vectors.docids, drawn)
+    dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn)
     trainer = AdoreTrainer(
         model=encoder,
         args=training,

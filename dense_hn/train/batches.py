@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
 from random import Random
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
+from dense_hn.collections.corpus import Corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.token_cache import tokens_of
 
 
 class JointDataset(Dataset):
@@ -54,7 +55,7 @@ class JointCollator:
     def __init__(
         self,
         encoder: DenseEncoder,
-        corpus: Mapping[str, str],
+        corpus: Corpus,
         excluded: Mapping[str, AbstractSet[str]],
         *,
         in_batch: bool = True,
@@ -62,11 +63,10 @@ class JointCollator:
         query_length: int | None = None,
         passage_length: int | None = None,
     ) -> None:
-        self._queries = partial(encoder.tokenize, kind="query", length=query_length)
-        self._passages = partial(
-            encoder.tokenize, kind="passage", length=passage_length
-        )
-        self._corpus = corpus
+        self._encoder = encoder
+        self._docids = corpus.docids
+        self._tokens = tokens_of(encoder, corpus, "passage", passage_length)
+        self._query_length = query_length
         self._excluded = excluded
         self._in_batch = in_batch
         self._teacher = teacher
@@ -88,19 +88,26 @@ class JointCollator:
                 owners += [row] * len(brought)
                 kinds += [kind] * len(brought)
         qids = [item["qid"] for item in items]
-        left = torch.tensor(
-            [[d not in self._excluded[q] for d in docids] for q in qids]
-        )
+        left = torch.ones(len(qids), len(docids), dtype=torch.bool)
+        columns: dict[str, list[int]] = {}
+        for column, docid in enumerate(docids):
+            columns.setdefault(docid, []).append(column)
+        for row, qid in enumerate(qids):
+            for docid in columns.keys() & self._excluded[qid]:
+                left[row, columns[docid]] = False
         own = torch.arange(len(items))[:, None] == torch.tensor(owners)
         hard = own & torch.tensor([kind == "hard" for kind in kinds])
         random = own & torch.tensor([kind == "random" for kind in kinds])
         if self._in_batch:
             random = random | ~own
+        texts = [item["query"] for item in items]
+        queries = self._encoder.tokenize(texts, "query", self._query_length)
+        passages = [self._tokens[row] for row in self._docids.rows(docids)]
         batch = {
             "qids": qids,
             "docids": docids,
-            "queries": self._queries([item["query"] for item in items]),
-            "passages": self._passages([self._corpus[docid] for docid in docids]),
+            "queries": self._encoder.batch(queries),
+            "passages": self._encoder.batch(passages),
             "hard": hard & left,
             "random": random & left,
         }

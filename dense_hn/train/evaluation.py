@@ -132,7 +132,9 @@ def of_corpus(
     """
     qrels = trec.read_qrels(args.eval_qrels)
     trec.require_known(qrels, corpus, args.eval_qrels, "the corpus")
-    drawn = Random(f"{seed} evaluation").sample(list(corpus), int(share * len(corpus)))
-    chosen = set(drawn).union(*qrels.values())
-    texts = {docid: text for docid, text in corpus.items() if docid in chosen}
+    number = int(share * len(corpus))
+    drawn = Random(f"{seed} evaluation").sample(range(len(corpus)), number)
+    judged = corpus.docids.rows(list(set().union(*qrels.values())))
+    rows = sorted({*drawn, *judged.tolist()})
+    texts = Corpus.of({corpus.docids[row]: corpus.texts[row] for row in rows})
     return Evaluator(args, partial(encode_in_memory, corpus=texts))

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers import set_seed
 
-from dense_hn import DenseHNError, losses, trec
+from dense_hn import DenseHNError, costs, losses, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
@@ -51,19 +51,21 @@ class JointTrainer(DenseTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`JointCollator`."""
-        queries = model(**inputs["queries"])
-        passages = model(**inputs["passages"])
-        scores = self.model.settings.scale * queries @ passages.T
-        docids = inputs["docids"]
-        random = self.trusted(
-            IN_BATCH,
-            inputs["random"],
-            scores,
-            scores.diagonal(),
-            inputs["qids"],
-            lambda _, column: docids[column],
-        )
-        loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
+        with costs.part("encode"):
+            queries = model(**inputs["queries"])
+            passages = model(**inputs["passages"])
+        with costs.part("loss"):
+            scores = self.model.settings.scale * queries @ passages.T
+            docids = inputs["docids"]
+            random = self.trusted(
+                IN_BATCH,
+                inputs["random"],
+                scores,
+                scores.diagonal(),
+                inputs["qids"],
+                lambda _, column: docids[column],
+            )
+            loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def _loss(
@@ -126,7 +128,7 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     )
     drawn = hard.sources()
     random = RandomNegatives(
-        list(corpus), supervision.excluded, args.random_per_query, training.seed
+        corpus.docids, supervision.excluded, args.random_per_query, training.seed
     )
     evaluator = None
     if args.eval_topics:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import resource
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dense_hn import __version__
+from dense_hn import __version__, costs
 from dense_hn.files import whole_file
 
 
@@ -79,10 +77,9 @@ class Ledger:
             # makings.
             if self._records.pop(name, None):
                 self._write()
-            start = time.monotonic()
-            stage.work()
-            seconds = time.monotonic() - start
-            self._records[name] = {"key": stage.key, "seconds": round(seconds, 1)}
+            with costs.Costs() as spent:
+                stage.work()
+            self._records[name] = {"key": stage.key, **spent.facts()}
             self._write()
 
     def _write(self) -> None:
@@ -90,15 +87,20 @@ class Ledger:
             partial.write_text(json.dumps(self._records, indent=2) + "\n")
 
     def summary(self) -> str:
-        """Seconds of every stage, and the most memory this process has held."""
+        """What every stage took, and where its time went."""
         width = max(16, *map(len, self.stages))
-        lines = [f"{'stage':{width}}  seconds"]
+        lines = [f"{'stage':{width}}  seconds  s/step  peak GiB  where"]
         total = 0.0
         for name in self.stages:
-            seconds = self._records[name]["seconds"]
-            total += seconds
-            note = "  (done before)" if name in self._skipped else ""
-            lines.append(f"{name:{width}}  {seconds:>7.1f}{note}")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        lines.append(f"{'all':{width}}  {total:>7.1f}  peak memory now: {peak:.1f} GiB")
+            facts = self._records[name]
+            total += facts["seconds"]
+            step = f"{facts['seconds_per_step']:.3f}" if "steps" in facts else ""
+            where = costs.shares_in_words(facts)
+            if name in self._skipped:
+                where += "  (done before)"
+            lines.append(
+                f"{name:{width}}  {facts['seconds']:>7.1f}  {step:>6}  "
+                f"{facts['peak_memory_gib']:>8.1f}  {where}"
+            )
+        lines.append(f"{'all':{width}}  {total:>7.1f}")
         return "\n".join(lines)

@@ -1,6 +1,7 @@
 """What the training stages share around transformers.Trainer."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from dense_hn import DenseHNError, encoder, files
+from dense_hn import DenseHNError, costs, encoder, files
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.lamb import Lamb
+
+log = logging.getLogger("dense_hn")
 
 
 @dataclass
@@ -55,6 +58,8 @@ class DenseTrainingArguments(TrainingArguments):
             "choices": ["lamb", *(name.value for name in OptimizerNames)],
         },
     )
+    # What torch_compile_backend said.
+    compiled_by: str | None = field(init=False, default=None)
     gradient_cache: int = field(
         default=0,
         metadata={
@@ -94,6 +99,18 @@ class DenseTrainingArguments(TrainingArguments):
         super().__post_init__()
         if lamb:
             self.optim = "lamb"
+        # transformers would wrap the encoder in DataParallel, which cannot divide slices.
+        if self._n_gpu > 1:
+            log.warning(
+                "%d GPUs are here and one is used; start with `torchrun "
+                "--nproc_per_node %d -m dense_hn.train …` to use all",
+                self._n_gpu,
+                self._n_gpu,
+            )
+            self._n_gpu = 1
+        # accelerate would compile the encoder whole, anew for each number of slices; fit
+        # compiles the model in it.
+        self.compiled_by, self.torch_compile_backend = self.torch_compile_backend, None
 
     def require_replaceable(self, source: str) -> None:
         """Refuse an output folder with other things in it, before the training.
@@ -125,9 +142,20 @@ class DenseTrainer(Trainer):
         self._filter = filter_
         self._report = report
 
+    def get_batch_samples(self, *args, **kwargs):
+        """Called by the Trainer for the next batches."""
+        with costs.part("data"):
+            return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, *args, **kwargs) -> Tensor:
+        """Called by the Trainer with a batch; what compute_loss leaves is backward."""
+        with costs.part("backward"):
+            return super().training_step(*args, **kwargs)
+
     def evaluate(self, *_, metric_key_prefix: str = "eval", **__) -> dict[str, float]:
         """Called by the Trainer when it is time; logs and returns the measures."""
-        measured = self._evaluator(self.model)
+        with costs.part("evaluate"):
+            measured = self._evaluator(self.model)
         metrics = {f"{metric_key_prefix}_{name}": v for name, v in measured.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -177,25 +205,53 @@ class TellEpoch(TrainerCallback):
         self._dataset.epoch = int(state.epoch or 0)
 
 
+class CountUpdates(TrainerCallback):
+    """Counts steps, and the time from a step's gradients to the next batch."""
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
+        """Called by the Trainer before the weights change."""
+        costs.enter("update")
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Called by the Trainer after that."""
+        costs.leave()
+        costs.step()
+
+
 def log_of(encoder_dir: str | Path) -> Path:
     """Where losses and evaluations of a training are, a JSON object a line."""
     folder = Path(encoder_dir)
     return folder.with_name(f"{folder.name}.log.jsonl")
 
 
+def costs_of(encoder_dir: str | Path) -> Path:
+    """Where a training's costs.Costs.facts are, as JSON."""
+    folder = Path(encoder_dir)
+    return folder.with_name(f"{folder.name}.costs.json")
+
+
 def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
-    """Train, and save the encoder where the arguments say, its log beside it."""
+    """Train, and save the encoder where the arguments say, log and costs beside it."""
     args = trainer.args
     trained.gradient_cache = args.gradient_cache
+    if args.torch_compile:
+        backend, mode = args.compiled_by, args.torch_compile_mode
+        trained.model.compile(dynamic=True, backend=backend, mode=mode)
     if args.optim == "lamb":
         betas = (args.adam_beta1, args.adam_beta2)
         settings = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
         trainer.optimizer_cls_and_kwargs = (Lamb, settings)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.add_callback(CountUpdates())
+    with costs.Costs() as spent:
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         trained.save(args.encoder_dir)
         with whole_file(log_of(args.encoder_dir)) as partial:
             lines = map(json.dumps, trainer.state.log_history)
             partial.write_text("".join(f"{line}\n" for line in lines))
+        facts = spent.facts()
+        log.info("%s: %s", args.encoder_dir, costs.in_words(facts))
+        with whole_file(costs_of(args.encoder_dir)) as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -17,6 +17,7 @@ import torch
 from test_search_faiss import assert_same_run, command
 
 from dense_hn import DenseHNError, encode, search, trec
+from dense_hn.columns import Docids
 from dense_hn.encode import Vectors, encode_corpus, json_vector
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import __main__ as export
@@ -133,7 +134,9 @@ def test_lucene_hnsw(tmp_path):
         torch.from_numpy(x / np.linalg.norm(x, axis=1, keepdims=True)).float()
         for x in (matrix, queries)
     )
-    vectors = Vectors([f"d{n}" for n in range(3000)], matrix, "e", "c", tmp_path)
+    vectors = Vectors(
+        Docids.of(f"d{n}" for n in range(3000)), matrix, "e", "c", tmp_path
+    )
     topics = tmp_path / "topics.vect.jsonl"
     rows = enumerate(queries.tolist())
     lines = [json.dumps({"qid": f"q{n}", "title": json_vector(x)}) for n, x in rows]

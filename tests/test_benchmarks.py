@@ -1,0 +1,57 @@
+"""Every script of benchmarks/ at a small size, against the tables of its page."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "search": ["--passages", "3000", "--dimension", "16", "--repeats", "1"],
+    "star_step": ["--queries", "2", "--repeats", "1"],
+    "encode": ["--passages", "8", "--repeats", "1"],
+    "adore": ["--passages", "300", "600", "900", "--queries", "2", "--steps", "2"],
+}
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the first table, numbers as N where they name a size."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def section(script: str) -> str:
+    """What the page says that a script printed."""
+    page = (ROOT / "benchmarks/README.md").read_text()
+    found = re.search(
+        rf"```\npython benchmarks/{script}\.py\n```\n(.*?)(?=\n## |\Z)", page, re.DOTALL
+    )
+    return found[1]
+
+
+def require_like_the_page(script: str, printed: str) -> None:
+    """The same columns and rows, and numbers where there are any on the page."""
+    ours, theirs = table(printed), table(section(script))
+    assert ours[0] == theirs[0]
+    named = [
+        [re.sub(r"[\d,]+", "N", row[0]) for row in rows] for rows in (ours, theirs)
+    ]
+    assert named[0] == named[1]
+    for row in ours[2:]:
+        assert all(re.fullmatch(r"-?[\d,]+(\.\d+)?", cell) for cell in row[1:])
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_a_script_prints_the_tables_of_the_page(script, monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setenv("DENSE_HN_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *SMALL[script]])
+    try:
+        runpy.run_path(str(ROOT / f"benchmarks/{script}.py"), run_name="__main__")
+    finally:
+        # They have the names of modules that other tests may know.
+        for name in ("side_by_side", "workload"):
+            sys.modules.pop(name, None)
+    require_like_the_page(script, capsys.readouterr().out)
