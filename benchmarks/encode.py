@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 from side_by_side import machine, medians, table
 from workload import PASSAGE, encoder_of, layer_work, product_rate, texts
 
@@ -59,12 +60,12 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     encoder = encoder_of(args.encoder, 24, args.passage_length)
     passages = texts(encoder, PASSAGE, args.passages, 2)
     encoder.save(folder / "encoder")
-    layers = models.Transformer(
+    layers = modules.Transformer(
         str(folder / "encoder"), max_seq_length=args.passage_length
     )
-    pooling = models.Pooling(encoder.dimension, encoder.settings.pooling)
+    pooling = modules.Pooling(encoder.dimension, encoder.settings.pooling)
     theirs = SentenceTransformer(
-        modules=[layers, pooling, models.Normalize()], device=str(encoder.device)
+        modules=[layers, pooling, modules.Normalize()], device=str(encoder.device)
     )
     kind = torch.bfloat16 if args.bf16 else torch.float32
     cast = torch.autocast(encoder.device.type, kind, enabled=args.bf16)

@@ -14,7 +14,8 @@ import argparse
 import tempfile
 
 import torch
-from sentence_transformers import SentenceTransformer, losses, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import losses, modules
 from side_by_side import machine, medians, table
 from workload import PASSAGE, QUERY, encoder_of, layer_work, product_rate, texts
 
@@ -140,7 +141,11 @@ class Ours:
 
     def step(self) -> None:
         """From texts to changed weights."""
-        self._trainer.training_step(self._model, self.batch())
+        self._model.train()
+        inputs = self._trainer._prepare_inputs(self.batch())
+        loss = self._trainer.compute_loss(self._model, inputs)
+        self._trainer.accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._trainer.optimizer.step()
         self._model.zero_grad()
 
@@ -158,12 +163,12 @@ class Theirs:
     ) -> None:
         number = len(queries)
         self._columns = [queries, passages[:number], passages[number:]]
-        layers = models.Transformer(
+        layers = modules.Transformer(
             f"{folder}/encoder", max_seq_length=args.passage_length
         )
-        pooling = models.Pooling(encoder.dimension, encoder.settings.pooling)
+        pooling = modules.Pooling(encoder.dimension, encoder.settings.pooling)
         self._model = SentenceTransformer(
-            modules=[layers, pooling, models.Normalize()], device=str(encoder.device)
+            modules=[layers, pooling, modules.Normalize()], device=str(encoder.device)
         )
         self._loss = losses.MultipleNegativesRankingLoss(self._model, scale=SCALE)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=RATE)

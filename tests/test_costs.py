@@ -44,7 +44,7 @@ def test_time_counts_once_in_the_innermost_part(clock, monkeypatch):
     assert facts["seconds"] == 32
     assert (facts["steps"], facts["seconds_per_step"]) == (5, 6.4)
     shares = {"other": 1 / 32, "evaluate": 10 / 32, "encode": 5 / 32, "search": 0.5}
-    assert facts["shares"] == pytest.approx(shares, abs=5e-4)
+    assert facts["shares"] == pytest.approx(shares, abs=6e-4)
     facts = inner.facts()
     assert facts["seconds"] == 12
     assert facts["shares"] == pytest.approx(
@@ -58,7 +58,7 @@ def test_a_part_ends_where_something_fails(clock):
     with costs.Costs() as spent:
         with pytest.raises(ZeroDivisionError), costs.part("encode"):
             clock(1)
-            1 / 0
+            raise ZeroDivisionError
         clock(3)
     assert spent.facts()["shares"] == {"encode": 0.25, "other": 0.75}
 

@@ -435,6 +435,16 @@ def test_caching_by_flag(stage, train, monkeypatch):
     assert max(sizes) == 3
 
 
+def test_compiled_layers_have_the_same_gradients(train):
+    torch.compiler.reset()
+    plain = train("star")
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    compiled = train("star", torch_compile=True, torch_compile_backend="eager")
+    assert graphs["unique_graphs"] > before
+    assert_same_gradients(compiled.gradients[0], plain.gradients[0], tolerance=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
