@@ -14,10 +14,10 @@ from torch.nn.functional import conv2d, pad
 
 from dense_hn import DenseHNError
 
-# Passages scored together: their scores are still in the cache when blocks are reduced.
-CHUNK = 2**14
-# Scores at most held at a time, 64 MB, whatever the number of queries.
-SCORES = 2**24
+# Passages scored together: many, so that what is done once for each chunk is little.
+CHUNK = 2**16
+# Scores at most held at a time, 32 MB, which a last-level cache holds.
+SCORES = 2**23
 # Passages of a block.
 BLOCK = 16
 # Hits more than wanted that are scored again: what a fast product may have put wrong.
@@ -80,7 +80,9 @@ def _chunk_by_chunk(
     Args and errors as of :func:`top_k`.
     """
     chunk = chunk or max(BLOCK, min(CHUNK, SCORES // len(queries)))
-    chunk = min(chunk, len(vectors))
+    # Alike, so that the last one has little to do again.
+    number = -(-len(vectors) // chunk)
+    chunk = min(-(-len(vectors) // (number * BLOCK)) * BLOCK, len(vectors))
     best_scores = queries.new_empty(len(queries), 0, dtype=torch.float32)
     best_rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for end in range(chunk, len(vectors) + chunk, chunk):
