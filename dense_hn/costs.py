@@ -6,11 +6,13 @@ what the host does meanwhile costs nothing, and where the GPU waits for the host
 part that it waits in pays.
 """
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -110,14 +112,21 @@ class Costs:
         }
         if self._padded:
             facts["padding_share"] = round(1 - int(self._kept) / int(self._padded), 3)
-        # Linux counts in kilobytes, macOS in bytes.
-        unit = 2**30 if sys.platform == "darwin" else 2**20
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-        facts["peak_memory_gib"] = round(peak, 2)
+        facts["peak_memory_gib"] = round(_peak() / 2**30, 2)
         if self._cuda:
             peak = self._cuda.max_memory_allocated() / 2**30
             facts["peak_gpu_memory_gib"] = round(peak, 2)
         return facts
+
+
+def _peak() -> int:
+    """The most bytes that this process has held in memory."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux's getrusage counts what the process that started this one held.
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def enter(name: str) -> None:
