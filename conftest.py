@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -36,6 +37,10 @@ def kept_apart(tmp_path_factory) -> Iterator[None]:
     """A cache that no test finds full, and that leaves nothing behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            # Workers share the cores, and so do the commands that they start.
+            patch.setenv("OMP_NUM_THREADS", "1")
+            torch.set_num_threads(1)
         yield
 
 

@@ -93,7 +93,7 @@ def training(args: argparse.Namespace, work: Path) -> dict:
     command += ["--adore_hits", str(HITS), "--max_steps", str(args.steps)]
     command += ["--per_device_train_batch_size", str(args.queries)]
     command += ["--bf16", "true"] if args.bf16 else []
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(costs_of(work / "out").read_text())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from side_by_side import machine, medians, table
 
-from dense_hn import DenseHNError, bm25, cli, pyserini, trec
+from dense_hn import DenseHNError, bm25, cli, trec
 from dense_hn.collections import pydoc
 
 HITS, COPIES = 200, 8
@@ -29,7 +29,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--topics", type=int, default=4000, help="default 4000")
+    parser.add_argument("--topics", type=int, default=2000, help="default 2000")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (3)")
     args = parser.parse_args()
     print(f"{args.topics:,} topics, top {HITS}; median of {args.repeats} rounds")
@@ -59,16 +59,15 @@ def measure(args: argparse.Namespace, work: Path) -> str:
     works = {
         OURS: lambda: run("dense_hn.bm25", "search", *ours),
         f"pyserini.search.lucene --threads {threads} --batch-size 32": lambda: run(
-            "pyserini.search.lucene", *theirs
+            "dense_hn.pyserini", "search.lucene", *theirs
         ),
     }
 
     def run(module: str, *arguments: str) -> None:
         # Ours leaves alone what it has made.
         (work / "ours.txt").unlink(missing_ok=True)
-        environment = os.environ | {"JAVA_HOME": str(pyserini.java_home())}
         command = [sys.executable, "-m", module, *arguments]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     taken = medians(works, args.repeats)
     run("dense_hn.bm25", "search", *ours)

@@ -232,8 +232,8 @@ def _encode_windows(
                 if broken.size:
                     docid = corpus.docids[window[broken[0]]]
                     raise DenseHNError(
-                        f"the vector of {docid!r} has a number that is not finite; use "
-                        "bf16 or neither of --fp16 and --bf16, and else another encoder"
+                        f"the vector of {docid!r} has a number that is not finite; "
+                        "leave out --fp16 if it was given, else look at the encoder"
                     )
                 matrix[window.start : window.stop] = vectors
 

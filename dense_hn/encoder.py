@@ -289,7 +289,7 @@ class DenseEncoder(nn.Module):
             return_attention_mask=False,
         )["input_ids"]
 
-    def tokenization(self, kind: Kind, length: int | None = None) -> list[object]:
+    def tokenized_by(self, kind: Kind, length: int | None = None) -> list[object]:
         """All that :meth:`tokenize` depends on besides the texts, as JSON."""
         self._reset_tokenizer()
         made = self.tokenizer.backend_tokenizer.to_str()

@@ -81,8 +81,8 @@ def retrieve(
                 batch = qids[start : start + BATCH]
                 asked = queries[start : start + BATCH]
                 with costs.part("search"):
-                    hits_of = top_k(asked.to(encoder.device), shard, k=hits)
-                    scores, rows = (tensor.tolist() for tensor in hits_of)
+                    best = top_k(asked.to(encoder.device), shard, k=hits)
+                    scores, rows = (tensor.tolist() for tensor in best)
                 for place, qid in enumerate(batch):
                     docids = [vectors.docids[n] for n in rows[place]]
                     listed = dict(zip(docids, scores[place], strict=True))

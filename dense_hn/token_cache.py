@@ -39,6 +39,6 @@ def tokens_of(
         schema = pa.schema({"tokens": pa.large_list(values)})
         columns.write(folder / FILE, schema, pieces())
 
-    made_from = [corpus.digest, *encoder.tokenization(kind, length)]
+    made_from = [corpus.digest, *encoder.tokenized_by(kind, length)]
     kept = cache.folder("tokens", made_from, make)
     return Tokens(columns.read(kept / FILE)["tokens"])

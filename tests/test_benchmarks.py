@@ -12,7 +12,7 @@ SMALL = {
     "search": ["--passages", "3000", "--dimension", "16", "--repeats", "1"],
     "star_step": ["--queries", "2", "--repeats", "1"],
     "encode": ["--passages", "8", "--repeats", "1"],
-    "adore": ["--passages", "300", "600", "900", "--queries", "2", "--steps", "2"],
+    "adore": ["--passages", "300", "--queries", "2", "--steps", "2"],
 }
 
 
@@ -36,9 +36,10 @@ def require_like_the_page(script: str, printed: str) -> None:
     ours, theirs = table(printed), table(section(script))
     assert ours[0] == theirs[0]
     named = [
-        [re.sub(r"[\d,]+", "N", row[0]) for row in rows] for rows in (ours, theirs)
+        [re.sub(r"[\d,]+", "N", row[0]) for row in rows[2:]] for rows in (ours, theirs)
     ]
-    assert named[0] == named[1]
+    # Sizes are rows, too, and there may be fewer of them here.
+    assert list(dict.fromkeys(named[0])) == list(dict.fromkeys(named[1]))
     for row in ours[2:]:
         assert all(re.fullmatch(r"-?[\d,]+(\.\d+)?", cell) for cell in row[1:])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from dense_hn import DenseHNError
+from dense_hn import DenseHNError, encode
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 
@@ -40,6 +40,35 @@ def test_vectors_equal_transformers_one_text_at_a_time(bert, corpus):
     np.testing.assert_allclose(
         encode_texts(encoder, texts, "query", size=7), expected, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("half", [None, "bf16", "fp16"])
+def test_a_corpus_is_encoded_in_windows(half, bert, corpus, tmp_path, monkeypatch):
+    """Sorted by length within each, and in the corpus's order in the end."""
+    monkeypatch.setattr(encode, "WINDOW", 7)
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors", half)
+    expected = one_by_one(bert, corpus.values(), 32)
+    np.testing.assert_allclose(vectors.matrix, expected, atol=2e-2 if half else 1e-6)
+    apart = np.abs(vectors.matrix.numpy() - expected).max()
+    assert (apart > 1e-5) == bool(half)
+    # Another precision makes other vectors, and the same leaves them.
+    before = (tmp_path / "vectors" / encode.MATRIX).stat().st_mtime_ns
+    encode_corpus(encoder, corpus, tmp_path / "vectors", half)
+    assert (tmp_path / "vectors" / encode.MATRIX).stat().st_mtime_ns == before
+    again = encode_corpus(encoder, corpus, tmp_path / "vectors", None)
+    np.testing.assert_allclose(again.matrix, expected, atol=1e-6)
+
+
+def test_vectors_that_are_not_finite_are_refused(bert, corpus, tmp_path):
+    encoder = DenseEncoder.load(str(bert))
+    word = encoder.tokenize(["lamp"], "passage")[0][1]
+    with torch.no_grad():
+        encoder.model.get_input_embeddings().weight[word] = torch.inf
+    first = next(docid for docid, text in corpus.items() if "lamp" in text)
+    with pytest.raises(DenseHNError, match=f"vector of '{first}' has a number that is"):
+        encode_corpus(encoder, corpus, tmp_path / "vectors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_gradients_of_slices_equal_those_of_single_texts(bert, corpus):

@@ -431,7 +431,7 @@ def test_caching_by_flag(stage, train, monkeypatch):
     monkeypatch.setattr(DenseEncoder, "_vectors", counted)
     cached = train(stage, gradient_cache=3)
     # Other slices round otherwise: float32 is good for less here.
-    assert_same_gradients(cached.gradients[0], plain.gradients[0], tolerance=1e-5)
+    assert_same_gradients(cached.gradients[0], plain.gradients[0], tolerance=3e-5)
     assert max(sizes) == 3
 
 

@@ -7,25 +7,26 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from dense_hn.encode import COSTS, DOCIDS, MANIFEST, MATRIX
+from dense_hn import encode, mine
+from dense_hn.encode import COSTS, DOCIDS, MANIFEST, MATRIX, encode_corpus
+from dense_hn.encoder import DenseEncoder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 
 
-def run(command, *arguments):
-    """A command, and what it said."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def run(*arguments):
+    """A command in two processes."""
     done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env=environment,
+        [*TORCHRUN, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         text=True,
         capture_output=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +34,26 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("ranks")
 
 
-def test_two_processes_write_what_one_does(bert, files, home):
-    alone, both = [sys.executable, "-m"], [*TORCHRUN, "-m"]
+def test_two_processes_write_what_one_does(bert, files, corpus, home, monkeypatch):
     # As `-m dense_hn.encode`, in windows that are small enough for both to have several.
     script = home / "encode.py"
     script.write_text(
         "from dense_hn import cli, encode\nencode.WINDOW = 5\ncli.run(encode.main)\n"
     )
-    encode = [script, "corpus", "--encoder", bert, "--corpus", files["corpus"]]
-    run([sys.executable], *encode, "--output", home / "one")
-    run(TORCHRUN, *encode, "--output", home / "two")
+    monkeypatch.setattr(encode, "WINDOW", 5)
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, home / "one")
+    command = ["corpus", "--encoder", bert, "--corpus", files["corpus"]]
+    run(script, *command, "--output", home / "two")
     for name in (DOCIDS, MANIFEST):
         assert (home / "one" / name).read_bytes() == (home / "two" / name).read_bytes()
     one, two = (np.load(home / name / MATRIX) for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     assert "passages_per_second" in json.loads((home / "two" / COSTS).read_text())
 
-    mine = ["dense_hn.mine", "--encoder", bert, "--vectors", home / "one"]
-    mine += ["--topics", files["topics"], "--hits", "7", "--qrels", files["qrels"]]
-    run(alone, *mine, "--output", home / "one.txt")
-    run(both, *mine, "--output", home / "two.txt")
-    assert (home / "one.txt").read_bytes() == (home / "two.txt").read_bytes()
+    one, two = home / "one.txt", home / "two.txt"
+    mine.mine(encoder, vectors, files["topics"], 7, one, "dense_hn", files["qrels"])
+    command = ["-m", "dense_hn.mine", "--encoder", bert, "--vectors", home / "one"]
+    command += ["--topics", files["topics"], "--hits", "7", "--qrels", files["qrels"]]
+    run(*command, "--output", two)
+    assert one.read_bytes() == two.read_bytes()

@@ -7,11 +7,11 @@ Only the query encoder is trained; the passage vectors stay as they are, so an i
 made of them needs no change. With ``--index`` in the place of ``--vectors`` they come out
 of a faiss folder of Pyserini's, whoever made it.
 
-Queries are encoded without dropout, as the authors' code does it. One forward pass then
-serves search and loss: half the cost of two, and the hits and ranks that LambdaLoss
-weighs are those of the scores that it moves. With dropout in both, a query would be
-searched by a random vector, whose hits are not those of the encoder as it will be used;
-with dropout in the loss alone, ranks would be of other scores than the gradient.
+Queries are encoded without dropout (the released code searches with it). One forward pass
+then serves search and loss, half the cost of two, and the hits and ranks that LambdaLoss
+weighs are those of the scores that it moves, and of the encoder as it will be used. With
+dropout in both, a query would be searched by a random vector; with dropout in the loss
+alone, the ranks would be of other scores than the gradient.
 
 Random documents of the corpus and static negatives can be mixed in. They stand behind
 the hits, so that RR and nDCG weigh them only against positives within metric_cut.
