@@ -1,6 +1,6 @@
 """Train dense retrievers with hard negatives (STAR, ADORE) for Pyserini."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 class DenseHNError(Exception):

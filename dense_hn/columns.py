@@ -63,6 +63,10 @@ class Docids(Texts):
     a dictionary takes about 150.
     """
 
+    def __getstate__(self) -> dict[str, object]:
+        """Another process may hash otherwise."""
+        return {name: v for name, v in vars(self).items() if name != "_sorted"}
+
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
         """All hashes in their order, and the row of each; equal ones by row."""
@@ -98,13 +102,24 @@ class Docids(Texts):
         Raises:
             KeyError: there is no such docid.
         """
-        (row,) = self.rows([docid]).tolist()
-        if row < 0:
+        row = self._find(docid)
+        if row is None:
             raise KeyError(docid)
         return row
 
     def __contains__(self, docid: object) -> bool:
-        return isinstance(docid, str) and self.rows([docid])[0] >= 0
+        return isinstance(docid, str) and self._find(docid) is not None
+
+    def _find(self, docid: str) -> int | None:
+        """:meth:`rows` of one docid, in a tenth of the time."""
+        hashes, order = self._sorted
+        (wanted,) = _hashes([docid])
+        place = int(hashes.searchsorted(wanted))
+        while place < len(hashes) and hashes[place] == wanted:
+            if self[order[place]] == docid:
+                return int(order[place])
+            place += 1
+        return None
 
     def again(self) -> int | None:
         """The first row whose docid an earlier row has; None: all are different."""

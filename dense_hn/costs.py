@@ -40,9 +40,12 @@ class Costs:
         self._steps = 0
         self._kept = self._padded = 0
         self._wall = 0.0
+        # Bytes that were allocated on the GPU at most, of what was seen so far.
+        self.gpu_peak = 0
 
     def __enter__(self) -> Self:
         if self._cuda:
+            _see_peak(self._cuda)
             self._cuda.reset_peak_memory_stats()
         _open.append(self)
         self._start = time.perf_counter()
@@ -53,6 +56,8 @@ class Costs:
         self._mark()
         self._add_up()
         self._wall = time.perf_counter() - self._start
+        if self._cuda:
+            _see_peak(self._cuda)
         _open.remove(self)
 
     def enter(self, name: str) -> None:
@@ -114,9 +119,14 @@ class Costs:
             facts["padding_share"] = round(1 - int(self._kept) / int(self._padded), 3)
         facts["peak_memory_gib"] = round(_peak() / 2**30, 2)
         if self._cuda:
-            peak = self._cuda.max_memory_allocated() / 2**30
-            facts["peak_gpu_memory_gib"] = round(peak, 2)
+            facts["peak_gpu_memory_gib"] = round(self.gpu_peak / 2**30, 2)
         return facts
+
+
+def _see_peak(cuda: Any) -> None:
+    """Let all stages that are open know the GPU's peak, before it is forgotten."""
+    for stage in _open:
+        stage.gpu_peak = max(stage.gpu_peak, cuda.max_memory_allocated())
 
 
 def _peak() -> int:

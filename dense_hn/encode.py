@@ -15,7 +15,8 @@ A folder of encoded topics is for searching in Pyserini without the model; see
 import argparse
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,9 @@ def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vector
     """Encode passages (docid → text) for the moment, without a folder."""
     corpus = Corpus.of(corpus)
     matrix = torch.empty(len(corpus), encoder.dimension)
-    _encode_windows(encoder, corpus, matrix.numpy(), range(0, len(corpus), WINDOW))
+    starts = range(0, len(corpus), WINDOW)
+    windows = [range(n, min(n + WINDOW, len(corpus))) for n in starts]
+    _encode_windows(encoder, corpus, matrix.numpy(), windows)
     where = Path("(in memory)")
     return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
 
@@ -153,7 +156,7 @@ def encode_corpus(
 ) -> Vectors:
     """Encode a corpus (docid → text) into a vectors folder, and return it.
 
-    Vectors are written while others are encoded. Nothing is encoded when the folder
+    Vectors are written window by window. Nothing is encoded when the folder
     holds this encoder's vectors of this corpus.
 
     Args:
@@ -165,7 +168,7 @@ def encode_corpus(
 
     Raises:
         DenseHNError: a vector that is not finite, as ``fp16`` may give; a folder that
-            holds other things.
+            holds other things; a disk that is full.
     """
     folder, corpus = Path(folder), Corpus.of(corpus)
     manifest = {
@@ -176,8 +179,8 @@ def encode_corpus(
         "precision": half or "fp32",
         "dense_hn": __version__,
     }
-    made = folder / MANIFEST
-    if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == manifest:
+    there = folder / MANIFEST
+    if there.is_file() and json.loads(there.read_text(encoding="utf-8")) == manifest:
         log.info("%s holds this encoder's vectors of this corpus", folder)
         return Vectors.load(folder)
     rank, number = ranks.place()
@@ -186,11 +189,14 @@ def encode_corpus(
         shape = manifest["passages"], manifest["dimension"]
         if not rank:
             np.lib.format.open_memmap(made / MATRIX, "w+", np.float32, shape).flush()
+            _reserve(made / MATRIX, folder)
             write_docids(made / DOCIDS, corpus)
             (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         ranks.wait()
         matrix = np.load(made / MATRIX, mmap_mode="r+")
-        windows = range(rank * WINDOW, len(corpus), number * WINDOW)
+        window = min(WINDOW, -(-len(corpus) // number))
+        starts = range(rank * window, len(corpus), number * window)
+        windows = [range(n, min(n + window, len(corpus))) for n in starts]
         _encode_windows(encoder, corpus, matrix, windows, half)
         matrix.flush()
     if not rank:
@@ -207,11 +213,24 @@ def encode_corpus(
     return Vectors.load(folder)
 
 
+def _reserve(matrix: Path, folder: Path) -> None:
+    """Take the disk's space at once: a mapped file that finds none ends the process."""
+    with open(matrix, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise DenseHNError(
+                f"{folder}: no room for {size / 2**30:.1f} GiB of vectors "
+                f"({error.strerror}); free some, or name a folder on another disk"
+            ) from None
+
+
 def _encode_windows(
     encoder: DenseEncoder,
     corpus: Corpus,
     matrix: np.ndarray,
-    windows: Iterable[int],
+    windows: Sequence[range],
     half: str | None = None,
 ) -> None:
     """Encode windows of a corpus into their rows of ``matrix`` [N, D].
@@ -221,10 +240,9 @@ def _encode_windows(
     """
     with costs.part("tokenise"):
         tokens = tokens_of(encoder, corpus, "passage")
-    rows = [range(n, min(n + WINDOW, len(corpus))) for n in windows]
-    total = sum(map(len, rows))
+    total = sum(map(len, windows))
     with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
-        for window in rows:
+        for window in windows:
             ids = [tokens[row] for row in window]
             vectors = _encode(encoder, ids, progress, half).numpy()
             with costs.part("write"):

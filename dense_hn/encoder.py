@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tokenizers
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -293,7 +294,8 @@ class DenseEncoder(nn.Module):
         """All that :meth:`tokenize` depends on besides the texts, as JSON."""
         self._reset_tokenizer()
         made = self.tokenizer.backend_tokenizer.to_str()
-        return [hashlib.sha256(made.encode()).hexdigest(), *self._cut(kind, length)]
+        made = hashlib.sha256(made.encode()).hexdigest()
+        return [made, tokenizers.__version__, *self._cut(kind, length)]
 
     def _cut(self, kind: Kind, length: int | None) -> tuple[str, int]:
         own = getattr(self.settings, f"{kind}_length")

@@ -88,5 +88,5 @@ class RandomNegatives:
         wanted = min(self._number + len(excluded), len(self._docids))
         chosen = random.Random(f"{self._seed} random {epoch} {qid}")
         rows = chosen.sample(range(len(self._docids)), wanted)
-        left = [self._docids[row] for row in rows if self._docids[row] not in excluded]
-        return left[: self._number]
+        drawn = (self._docids[row] for row in rows)
+        return [docid for docid in drawn if docid not in excluded][: self._number]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group()
+        # The others wait as long as the slowest needs.
+        distributed.init_process_group(timeout=timedelta(days=7))
 
 
 def place() -> tuple[int, int]:

@@ -7,12 +7,15 @@ that some more hits are taken than wanted, and scored again.
 """
 
 import importlib.util
+import logging
 
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import conv2d, pad
 
 from dense_hn import DenseHNError
+
+log = logging.getLogger("dense_hn")
 
 # Passages scored together: many, so that what is done once for each chunk is little.
 CHUNK = 2**16
@@ -24,6 +27,8 @@ BLOCK = 16
 MARGIN = 16
 # Queries whose hits are scored again at a time: 8 × (k + MARGIN) rows are in memory.
 AGAIN = 8
+# Whether Triton has failed in this process.
+_refused = False
 
 
 @torch.no_grad()
@@ -52,11 +57,14 @@ def top_k(
     """
     queries = queries.to(vectors.dtype)
     wanted = min(k + MARGIN, len(vectors))
-    if vectors.is_cuda and chunk is None and importlib.util.find_spec("triton"):
-        from dense_hn import block_search
-
-        _, rows = block_search.top_k(queries, vectors, wanted)
-    else:
+    if not wanted:
+        return queries.new_empty(len(queries), 0, dtype=torch.float32), torch.empty(
+            len(queries), 0, dtype=torch.int64, device=queries.device
+        )
+    rows = None
+    if vectors.is_cuda and chunk is None:
+        rows = _by_triton(queries, vectors, wanted)
+    if rows is None:
         rows = _chunk_by_chunk(queries, vectors, wanted, chunk)
     # Rows in their order, so that a stable sort breaks ties by row.
     rows = rows.sort(dim=1).values
@@ -70,6 +78,24 @@ def top_k(
     ).float()
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return scores[:, :k], rows.gather(1, order[:, :k])
+
+
+def _by_triton(queries: Tensor, vectors: Tensor, k: int) -> Tensor | None:
+    """Rows [Q, k] of the best, where Triton is there and can make its kernels."""
+    global _refused
+    if _refused or not importlib.util.find_spec("triton"):
+        return None
+    from triton.errors import TritonError
+
+    from dense_hn import block_search
+
+    try:
+        return block_search.top_k(queries, vectors, k)[1]
+    except (RuntimeError, TritonError) as error:
+        # No C compiler, or too little shared memory on the chip.
+        _refused = True
+        log.warning("Triton cannot make its search kernel, so it is slower: %s", error)
+        return None
 
 
 def _chunk_by_chunk(

@@ -100,6 +100,13 @@ def test_of_many_processes_one_makes_it(home):
     assert len(list(home.rglob("who"))) == 1
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(DenseHNError, match=f"file/things: nothing .* {cache.VARIABLE}"):
+        cache.folder("things", 1, lambda folder: None)
+
+
 def test_a_failure_leaves_nothing(home):
     def fail(folder: Path) -> None:
         (folder / "half").write_text("")

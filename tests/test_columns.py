@@ -1,5 +1,10 @@
 """Columns of texts and tokens, against lists and dictionaries."""
 
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -59,6 +64,21 @@ def test_docids_are_a_dictionary_of_rows(few, docids, others):
     for docid in set(others) - first.keys():
         with pytest.raises(KeyError):
             column.row(docid)
+
+
+def test_docids_know_their_rows_in_another_process():
+    """Whose hashes of texts are others."""
+    docids = Docids.of(f"d{n}" for n in range(4))
+    assert docids.row("d3") == 3
+    code = "import pickle, sys; d = pickle.load(sys.stdin.buffer); print(d.row('d3'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(docids),
+        env=os.environ | {"PYTHONHASHSEED": "5"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.split() == [b"3"]
 
 
 @given(st.lists(st.lists(st.integers(0, 65535), min_size=1), min_size=1))

@@ -1,6 +1,8 @@
 """DenseEncoder against transformers alone, and what it writes."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -58,6 +60,19 @@ def test_a_corpus_is_encoded_in_windows(half, bert, corpus, tmp_path, monkeypatc
     assert (tmp_path / "vectors" / encode.MATRIX).stat().st_mtime_ns == before
     again = encode_corpus(encoder, corpus, tmp_path / "vectors", None)
     np.testing.assert_allclose(again.matrix, expected, atol=1e-6)
+
+
+def test_a_full_disk_is_said_before_anything_is_encoded(
+    bert, corpus, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.delattr(encode, "_encode_windows")
+    with pytest.raises(DenseHNError, match="vectors: no room for .* \\(No space left"):
+        encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_vectors_that_are_not_finite_are_refused(bert, corpus, tmp_path):

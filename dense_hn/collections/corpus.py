@@ -111,7 +111,7 @@ def _write(files: list[Path], path: str | Path, folder: Path) -> None:
                             f"{where}: document {docid!r} has no text; remove it"
                         )
                     try:
-                        text.encode()
+                        f"{docid}{text}".encode()
                     except UnicodeEncodeError as error:
                         raise DenseHNError(
                             f"{where}: document {docid!r} is no Unicode text: {error}"

@@ -134,9 +134,9 @@ class AdoreDataset(Dataset):
                 {
                     "qid": qid,
                     "query": text,
-                    "positives": docids.rows(positives).tolist(),
+                    "positives": [docids.row(docid) for docid in positives],
                     "grades": [qrels[qid][docid] for docid in positives],
-                    "suspects": sorted(docids.rows(list(suspects)).tolist()),
+                    "suspects": sorted(docids.row(docid) for docid in suspects),
                 }
             )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, costs, trec
 from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
@@ -193,9 +193,15 @@ class Refresh(TrainerCallback):
     def _refresh(
         self, args: TrainingArguments, model: DenseEncoder, state: TrainerState
     ) -> None:
-        step = state.global_step
-        if step >= state.max_steps:
+        if state.global_step >= state.max_steps:
             return
+        with costs.part("refresh"):
+            self._mine(args, model, state)
+
+    def _mine(
+        self, args: TrainingArguments, model: DenseEncoder, state: TrainerState
+    ) -> None:
+        step = state.global_step
         vectors = encode_in_memory(model, self._corpus)
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth

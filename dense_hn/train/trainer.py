@@ -92,6 +92,8 @@ class DenseTrainingArguments(TrainingArguments):
                 "--dataloader_persistent_workers: such workers would draw the first "
                 "epoch's negatives in every epoch; leave it out"
             )
+        # transformers turns TF32 on where it compiles; scores would be of three digits.
+        self.tf32 = bool(self.tf32)
         # TrainingArguments refuses an optimizer that is not its own.
         lamb = self.optim == "lamb"
         if lamb:
@@ -206,15 +208,18 @@ class TellEpoch(TrainerCallback):
 
 
 class CountUpdates(TrainerCallback):
-    """Counts steps, and the time from a step's gradients to the next batch."""
+    """Counts steps, and the time of the optimiser's."""
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
         """Called by the Trainer before the weights change."""
         costs.enter("update")
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
         """Called by the Trainer after that."""
         costs.leave()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Called by the Trainer, before another batch."""
         costs.step()
 
 
