@@ -17,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer import modules
 from side_by_side import machine, medians, table
-from workload import PASSAGE, encoder_of, layer_work, product_rate, texts
+from workload import PASSAGE, encoder_of, layer_work, product_rate, texts, theirs
 
 from dense_hn import DenseHNError, cache, cli
 from dense_hn.collections.corpus import Corpus
@@ -59,14 +57,7 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
     """The table."""
     encoder = encoder_of(args.encoder, 24, args.passage_length)
     passages = texts(encoder, PASSAGE, args.passages, 2)
-    encoder.save(folder / "encoder")
-    layers = modules.Transformer(
-        str(folder / "encoder"), max_seq_length=args.passage_length
-    )
-    pooling = modules.Pooling(encoder.dimension, encoder.settings.pooling)
-    theirs = SentenceTransformer(
-        modules=[layers, pooling, modules.Normalize()], device=str(encoder.device)
-    )
+    other = theirs(encoder, folder / "encoder", args.passage_length)
     kind = torch.bfloat16 if args.bf16 else torch.float32
     cast = torch.autocast(encoder.device.type, kind, enabled=args.bf16)
     rounds = count()
@@ -81,7 +72,7 @@ def measure(args: argparse.Namespace, folder: Path) -> str:
 
     def encode(size: int) -> np.ndarray:
         with cast:
-            return theirs.encode(passages, batch_size=size, show_progress_bar=False)
+            return other.encode(passages, batch_size=size, show_progress_bar=False)
 
     apart = float(np.abs(ours() - encode(32)).max())
     if not apart < (0.05 if args.bf16 else 1e-4):

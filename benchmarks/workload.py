@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
+from side_by_side import medians
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
@@ -47,6 +50,19 @@ def encoder_of(name: str, query_length: int, passage_length: int) -> DenseEncode
     )
 
 
+def theirs(encoder: DenseEncoder, folder: Path, length: int) -> SentenceTransformer:
+    """The same encoder in sentence-transformers, texts cut at ``length`` tokens.
+
+    It is saved into ``folder`` before.
+    """
+    encoder.save(folder)
+    layers = modules.Transformer(str(folder), max_seq_length=length)
+    pooling = modules.Pooling(encoder.dimension, encoder.settings.pooling)
+    return SentenceTransformer(
+        modules=[layers, pooling, modules.Normalize()], device=str(encoder.device)
+    )
+
+
 def texts(encoder: DenseEncoder, mean: int, number: int, seed: int) -> list[str]:
     """Texts of random words, a token each; ``mean`` tokens, special ones included."""
     vocabulary = encoder.tokenizer.get_vocab()
@@ -56,23 +72,15 @@ def texts(encoder: DenseEncoder, mean: int, number: int, seed: int) -> list[str]
     return [" ".join(random.choice(words, max(1, length))) for length in lengths]
 
 
-def unit_vectors(number: int, dimension: int, out: np.ndarray | None = None):
-    """Random vectors of length one [N, D], float32, put into ``out`` if there is one."""
-    out = np.empty((number, dimension), np.float32) if out is None else out
-    generator = torch.Generator().manual_seed(0)
-    for start in range(0, number, 100_000):
-        part = torch.from_numpy(out[start : start + 100_000])
-        part.normal_(generator=generator)
-        part /= part.norm(dim=1, keepdim=True)
-    return out
-
-
 def vectors_folder(folder: Path, encoder: DenseEncoder, number: int) -> None:
-    """A vectors folder of random passages, docids 0, 1, …"""
+    """A vectors folder of random passages of length one, docids 0, 1, …"""
     folder.mkdir(exist_ok=True)
     shape = number, encoder.dimension
     matrix = np.lib.format.open_memmap(folder / MATRIX, "w+", np.float32, shape)
-    unit_vectors(*shape, out=matrix)
+    generator = torch.Generator().manual_seed(0)
+    for part in torch.from_numpy(matrix).split(100_000):
+        part.normal_(generator=generator)
+        part /= part.norm(dim=1, keepdim=True)
     matrix.flush()
     write_docids(folder / DOCIDS, map(str, range(number)))
     manifest = {"encoder": encoder.digest(), "corpus": ""}
@@ -81,8 +89,6 @@ def vectors_folder(folder: Path, encoder: DenseEncoder, number: int) -> None:
 
 def product_rate(device: str, kind: torch.dtype) -> float:
     """Multiplications and additions a second in a large matrix product."""
-    from side_by_side import medians
-
     size = 8192 if device == "cuda" else 2048
     one = torch.randn(size, size, dtype=kind, device=device)
     seconds = medians({"product": lambda: one @ one}, 5)["product"]

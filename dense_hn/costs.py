@@ -6,6 +6,8 @@ what the host does meanwhile costs nothing, and where the GPU waits for the host
 part that it waits in pays.
 """
 
+import json
+import logging
 import re
 import resource
 import sys
@@ -15,8 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from dense_hn.files import whole_file
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger("dense_hn")
 
 # Stages that are open, a recipe's around a command's.
 _open: list["Costs"] = []
@@ -171,6 +177,13 @@ def count(mask: "Tensor") -> None:
     """Count the tokens and the padding of an attention mask in every stage that is open."""
     for stage in _open:
         stage.count(mask)
+
+
+def write(path: Path, facts: Mapping[str, Any], name: str) -> None:
+    """Write :meth:`Costs.facts` as JSON, and say them of ``name``."""
+    log.info("%s: %s", name, in_words(facts))
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def in_words(facts: Mapping[str, Any]) -> str:

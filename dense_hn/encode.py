@@ -30,13 +30,7 @@ from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, t
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import (
-    digest,
-    require_file,
-    require_folder,
-    whole_file,
-    whole_folder,
-)
+from dense_hn.files import digest, require_file, require_folder, whole_folder
 from dense_hn.ids import read_docids, write_docids
 from dense_hn.search_command import as_typed, require_harmless
 from dense_hn.token_cache import tokens_of
@@ -130,10 +124,10 @@ def encode_texts(
     """
     matrix = torch.empty(len(texts), encoder.dimension)
     with tqdm(total=len(texts), desc=LABEL[kind], unit=f" {kind}") as progress:
-        for start in range(0, len(texts), WINDOW):
-            ids = encoder.tokenize(texts[start : start + WINDOW], kind)
-            vectors = _encode(encoder, ids, progress, size=size)
-            matrix[start : start + WINDOW] = vectors
+        for window in _windows(len(texts)):
+            part = slice(window.start, window.stop)
+            ids = encoder.tokenize(texts[part], kind)
+            matrix[part] = _encode(encoder, ids, progress, size=size)
     return matrix
 
 
@@ -141,9 +135,7 @@ def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vector
     """Encode passages (docid → text) for the moment, without a folder."""
     corpus = Corpus.of(corpus)
     matrix = torch.empty(len(corpus), encoder.dimension)
-    starts = range(0, len(corpus), WINDOW)
-    windows = [range(n, min(n + WINDOW, len(corpus))) for n in starts]
-    _encode_windows(encoder, corpus, matrix.numpy(), windows)
+    _encode_windows(encoder, corpus, matrix.numpy(), _windows(len(corpus)))
     where = Path("(in memory)")
     return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
 
@@ -194,23 +186,24 @@ def encode_corpus(
             (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         ranks.wait()
         matrix = np.load(made / MATRIX, mmap_mode="r+")
-        window = min(WINDOW, -(-len(corpus) // number))
-        starts = range(rank * window, len(corpus), number * window)
-        windows = [range(n, min(n + window, len(corpus))) for n in starts]
+        windows = _windows(len(corpus), rank, number)
         _encode_windows(encoder, corpus, matrix, windows, half)
         matrix.flush()
     if not rank:
         facts = spent.facts()
         facts["passages_per_second"] = round(len(corpus) / facts["seconds"], 1)
-        with whole_file(folder / COSTS) as partial:
-            partial.write_text(json.dumps(facts, indent=2) + "\n")
-        log.info(
-            "%s: %.0f passages a second; %s",
-            folder,
-            facts["passages_per_second"],
-            costs.in_words(facts),
-        )
+        rate = f"{facts['passages_per_second']:.0f} passages a second"
+        costs.write(folder / COSTS, facts, f"{folder}: {rate}")
     return Vectors.load(folder)
+
+
+def _windows(total: int, rank: int = 0, number: int = 1) -> list[range]:
+    """The rows of each window that process ``rank`` of ``number`` encodes."""
+    size = min(WINDOW, -(-total // number))
+    return [
+        range(start, min(start + size, total))
+        for start in range(rank * size, total, max(1, number * size))
+    ]
 
 
 def _reserve(matrix: Path, folder: Path) -> None:

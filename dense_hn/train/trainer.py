@@ -254,9 +254,6 @@ def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
         with whole_file(log_of(args.encoder_dir)) as partial:
             lines = map(json.dumps, trainer.state.log_history)
             partial.write_text("".join(f"{line}\n" for line in lines))
-        facts = spent.facts()
-        log.info("%s: %s", args.encoder_dir, costs.in_words(facts))
-        with whole_file(costs_of(args.encoder_dir)) as partial:
-            partial.write_text(json.dumps(facts, indent=2) + "\n")
+        costs.write(costs_of(args.encoder_dir), spent.facts(), args.encoder_dir)
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
