@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--encoder", choices=["minilm", "roberta-base"], default="minilm"
     )
-    parser.add_argument("--passages", type=int, default=1000, help="default 1000")
+    parser.add_argument("--passages", type=int, default=2000, help="default 2000")
     parser.add_argument("--passage_length", type=int, default=128, help="default 128")
     parser.add_argument("--bf16", action="store_true", help="layers in bfloat16")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (3)")

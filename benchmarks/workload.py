@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from side_by_side import medians
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from dense_hn.encode import DOCIDS, MANIFEST, MATRIX
@@ -97,11 +98,8 @@ def product_rate(device: str, kind: torch.dtype) -> float:
 
 def layer_work(encoder: DenseEncoder, lengths: list[int]) -> float:
     """Multiplications and additions that the layers need for texts of these lengths."""
-    embeddings = encoder.model.get_input_embeddings().weight.numel()
-    weights = sum(p.numel() for p in encoder.model.parameters() if p.ndim == 2)
+    layers = encoder.model.encoder.modules()
+    weights = sum(one.weight.numel() for one in layers if isinstance(one, nn.Linear))
     config = encoder.model.config
     attention = 2 * 2 * config.hidden_size * config.num_hidden_layers
-    return sum(
-        2 * (weights - embeddings) * length + attention * length**2
-        for length in lengths
-    )
+    return sum(2 * weights * length + attention * length**2 for length in lengths)

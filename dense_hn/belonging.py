@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from scipy.stats import binomtest
 
 from dense_hn import DenseHNError, trec
 from dense_hn.encode import encode_texts
@@ -114,6 +113,9 @@ def require_relevant_above(
         DenseHNError: relevant documents do not stand above random ones, or not above
             those before or after them in the index, at p < .001.
     """
+    # A second, and 20 MB of a training's memory.
+    from scipy.stats import binomtest
+
     qids = _sample(list(topics), TOPICS)
     queries = encode_texts(encoder, [topics[qid] for qid in qids], "query")
     positives = [

@@ -52,9 +52,9 @@ log = logging.getLogger("dense_hn")
 
 FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
-# Texts of similar length that go through the model together, on a GPU and on a CPU.
-# A small slice stays in a CPU's cache; a GPU needs more to be busy.
-SLICE = (128, 16)
+# Tokens that go through the model together, texts of similar length, on a GPU and on a
+# CPU. A small slice stays in a CPU's cache; a GPU needs more to be busy.
+SLICE = (2**14, 2**11)
 # What changes vectors in a model's config, besides the shapes of its weights.
 SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
 # The classes that ANCE (the first) and DRhard saved their models as. All have the
@@ -319,11 +319,15 @@ class DenseEncoder(nn.Module):
             ``places`` [B]: where each text is among all of the slices'.
         """
         cached = torch.is_grad_enabled() and self.gradient_cache
-        size = size or cached or SLICE[self.device.type == "cpu"]
+        size = size or cached
         lengths = np.array([len(row) for row in ids])
         order = lengths.argsort(kind="stable")
+        if size:
+            ends = range(size, len(order), size)
+        else:
+            ends = _ends(lengths[order].tolist(), SLICE[self.device.type == "cpu"])
         slices = []
-        for rows in (order[n : n + size] for n in range(0, len(order), size)):
+        for rows in np.split(order, ends):
             mask = np.arange(lengths[rows[-1]]) < lengths[rows, None]
             padded = np.full(mask.shape, self.tokenizer.pad_token_id)
             padded[mask] = np.concatenate([ids[row] for row in rows])
@@ -382,7 +386,7 @@ class DenseEncoder(nn.Module):
         state = hashlib.sha256()
         for name, weight in sorted(self.model.state_dict().items()):
             state.update(name.encode())
-            state.update(weight.detach().cpu().contiguous().numpy().tobytes())
+            state.update(weight.detach().cpu().contiguous().numpy())
         self._reset_tokenizer()
         state.update(self.tokenizer.backend_tokenizer.to_str().encode())
         shape = [getattr(self.model.config, name, None) for name in SHAPING]
@@ -425,6 +429,16 @@ class DenseEncoder(nn.Module):
         """Forget the truncation and padding of the last call, which are its state."""
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.backend_tokenizer.no_padding()
+
+
+def _ends(lengths: Sequence[int], tokens: int) -> list[int]:
+    """Where slices of at most so many tokens end, but for the last; lengths ascend."""
+    ends, start = [], 0
+    for place, length in enumerate(lengths):
+        if place > start and (place - start + 1) * length > tokens:
+            ends.append(place)
+            start = place
+    return ends
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Ids of topics and documents: what one may be, and files that list them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dense_hn import DenseHNError, reading
@@ -15,7 +15,7 @@ def require_id(name: str, what: str, where: str) -> None:
         )
 
 
-def read_docids(path: str | Path, what: str) -> list[str]:
+def read_docids(path: str | Path, what: str) -> Iterator[str]:
     """Read docids, one a line, stripped at the end: Pyserini's ``docid`` of an index.
 
     Args:
@@ -26,17 +26,17 @@ def read_docids(path: str | Path, what: str) -> list[str]:
         DenseHNError: as reading.open_text; a docid that is empty or has white space, a
             file with no docid.
     """
-    docids: list[str] = []
+    number = 0
     with reading.open_text(path, what) as file:
         for number, line in enumerate(file, 1):
-            docids.append(line.rstrip())
-            require_id(docids[-1], "docid", f"{path}:{number}")
-    if not docids:
+            docid = line.rstrip()
+            require_id(docid, "docid", f"{path}:{number}")
+            yield docid
+    if not number:
         raise DenseHNError(f"{path}: no docid in this file")
-    return docids
 
 
 def write_docids(path: str | Path, docids: Iterable[str]) -> None:
     """Write docids, one a line, as :func:`read_docids` and Pyserini read them."""
-    text = "".join(f"{docid}\n" for docid in docids)
-    Path(path).write_text(text, encoding="utf-8")
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{docid}\n" for docid in docids)

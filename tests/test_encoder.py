@@ -108,6 +108,17 @@ def test_gradients_of_slices_equal_those_of_single_texts(bert, corpus):
     )
 
 
+def test_slices_hold_as_many_tokens_as_they_may(bert, monkeypatch):
+    """By hand: 2 × 4 and 2 × 5 fit 10, 3 × 4 and 3 × 5 do not; 11 goes alone."""
+    monkeypatch.setattr("dense_hn.encoder.SLICE", (10, 10))
+    encoder = DenseEncoder.load(str(bert))
+    lengths = [4, 11, 3, 4, 5, 11, 5]
+    batch = encoder.batch([[1] * length for length in lengths])
+    shapes = [tuple(one["input_ids"].shape) for one in batch["slices"]]
+    assert shapes == [(2, 4), (2, 5), (1, 5), (1, 11), (1, 11)]
+    assert batch["places"].tolist() == [1, 5, 0, 2, 3, 6, 4]
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_saved_and_loaded_is_the_same_encoder(name, request, tmp_path, corpus):
     folder = request.getfixturevalue(name)

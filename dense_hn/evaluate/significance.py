@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import permutation_test, ttest_rel
 
 from dense_hn.evaluate.measures import Scored
 
@@ -23,6 +22,9 @@ def t_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     """
     if len(ours) < 2 or np.array_equal(ours, theirs):
         return 1.0
+    # A second, and 20 MB of a training's memory.
+    from scipy.stats import ttest_rel
+
     return float(ttest_rel(ours, theirs).pvalue)
 
 
@@ -33,6 +35,8 @@ def randomisation_test(ours: np.ndarray, theirs: np.ndarray) -> float:
     the other sign. All signs are tried where there are at most ``FLIPS`` ways (13 topics
     that differ), else ``FLIPS`` ways drawn with ``SEED``; arguments as in :func:`t_test`.
     """
+    from scipy.stats import permutation_test
+
     differences = ours - theirs
     # The others have no sign.
     differences = differences[differences != 0]
