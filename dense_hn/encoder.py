@@ -54,7 +54,7 @@ FILE = "dense_hn.json"
 Kind = Literal["query", "passage"]
 # Tokens that go through the model together, texts of similar length, on a GPU and on a
 # CPU. A small slice stays in a CPU's cache; a GPU needs more to be busy.
-SLICE = (2**14, 2**11)
+SLICE = (2**14, 2**10)
 # What changes vectors in a model's config, besides the shapes of its weights.
 SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
 # The classes that ANCE (the first) and DRhard saved their models as. All have the
