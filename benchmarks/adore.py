@@ -32,11 +32,7 @@ EPOCH = 502_939
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/adore.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/adore.py", __doc__)
     parser.add_argument(
         "--encoder", choices=["minilm", "roberta-base"], default="minilm"
     )

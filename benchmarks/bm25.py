@@ -24,11 +24,7 @@ OURS = "dense_hn.bm25"
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/bm25.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/bm25.py", __doc__)
     parser.add_argument("--topics", type=int, default=2000, help="default 2000")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (3)")
     args = parser.parse_args()

@@ -29,11 +29,7 @@ OURS = "dense_hn.encode"
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/encode.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/encode.py", __doc__)
     parser.add_argument(
         "--encoder", choices=["minilm", "roberta-base"], default="minilm"
     )

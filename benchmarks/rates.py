@@ -37,11 +37,7 @@ COPIES = 8
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/rates.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/rates.py", __doc__)
     parser.add_argument("--encoder", help="folder or hub name (default: random)")
     parser.add_argument("--query_length", type=int, default=24, help="default 24")
     parser.add_argument("--passage_length", type=int, default=120, help="default 120")

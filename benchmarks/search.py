@@ -22,11 +22,7 @@ MINED = 500_000
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/search.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/search.py", __doc__)
     parser.add_argument("--queries", type=int, default=32, help="default 32")
     parser.add_argument("--passages", type=int, default=200_000, help="(200,000)")
     parser.add_argument("--dimension", type=int, default=384, help="default 384")

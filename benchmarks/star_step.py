@@ -35,11 +35,7 @@ SCALE, RATE = 20.0, 1e-6
 
 def main() -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks/star_step.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("benchmarks/star_step.py", __doc__)
     parser.add_argument(
         "--encoder", choices=["minilm", "roberta-base"], default="minilm"
     )

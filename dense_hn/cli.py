@@ -1,11 +1,21 @@
 """What every `python -m dense_hn.…` does around its work."""
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable
 
 from dense_hn import DenseHNError
+
+
+def parser(prog: str, about: str) -> argparse.ArgumentParser:
+    """A parser whose ``--help`` starts with ``about`` as it stands, a module's docstring."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def run(main: Callable[[], None]) -> None:

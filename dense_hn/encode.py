@@ -12,7 +12,6 @@ A folder of encoded topics is for searching in Pyserini without the model; see
 :func:`encode_topics`.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -368,11 +367,7 @@ def search_command(
 
 def main() -> None:
     """Encode a corpus or topics from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.encode",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.encode", __doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     for what, file in (
         ("corpus", "JSONL, TSV or a folder"),

@@ -13,7 +13,6 @@ class named in their config.json tells. To make an encoder of any checkpoint:
     python -m dense_hn.encoder --source roberta-base --architecture ance --output DIR
 """
 
-import argparse
 import hashlib
 import importlib.util
 import json
@@ -513,11 +512,7 @@ def require_apart(source: str, output: str | Path) -> None:
 
 def main() -> None:
     """Give a checkpoint the settings that make it an encoder, from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.encoder",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.encoder", __doc__)
     parser.add_argument("--source", required=True, help="folder or hub name")
     parser.add_argument("--output", required=True, help="encoder folder to write")
     parser.add_argument("--l2_norm", action="store_true", default=None)

@@ -12,7 +12,6 @@ the same weights, passages and topics, is left as it is. Started with ``torchrun
 --nproc_per_node N -m dense_hn.mine …``, N processes search a part of the passages each.
 """
 
-import argparse
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -153,11 +152,7 @@ def mine(
 
 def main() -> None:
     """Search vectors from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.mine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.mine", __doc__)
     parser.add_argument("--encoder", required=True, help="folder or hub name")
     passages = parser.add_mutually_exclusive_group(required=True)
     passages.add_argument("--vectors", help="folder from dense_hn.encode")

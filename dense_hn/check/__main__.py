@@ -28,7 +28,6 @@ The exit status is 0 where there is no error, 1 where there is, 2 where nothing 
 checked.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -121,11 +120,7 @@ def _findings(
 
 def main() -> None:
     """Check a collection from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.check", __doc__)
     parser.add_argument("source", help="KIND:VALUE, or a recipe")
     parser.add_argument("--runs", nargs="+", default=[], help="TREC runs of its topics")
     parser.add_argument(

@@ -20,19 +20,13 @@ counted: documents without text, topics without a relevant document, training to
 are evaluated on as well. Without a dev split, a tenth of the training topics become one.
 """
 
-import argparse
-
 from dense_hn import cli
 from dense_hn.collections import sources
 
 
 def main() -> None:
     """Build a collection from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.collections",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.collections", __doc__)
     parser.add_argument("source", help="KIND:VALUE")
     parser.add_argument("--output", required=True, help="collection folder to write")
     args = parser.parse_args()

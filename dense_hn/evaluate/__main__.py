@@ -14,7 +14,6 @@ as in RR(rel=2)@10). What is reported on:
   BEIR                       nDCG@10 R@100
 """
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,11 +73,7 @@ def write_per_query(path: str | Path, runs: Sequence[measures.Scored]) -> None:
 
 def main() -> None:
     """Score runs from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.evaluate", __doc__)
     parser.add_argument("--qrels", required=True, help="TREC's or BEIR's")
     parser.add_argument(
         "--measures",

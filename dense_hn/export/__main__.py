@@ -107,11 +107,7 @@ FORMS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """Export vectors from the command line, and print how to search them."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.export", __doc__)
     parser.add_argument("--vectors", required=True, help="folder from dense_hn.encode")
     parser.add_argument("--encoder", required=True, help="query encoder folder")
     parser.add_argument("--output", required=True, help="index folder to write")

@@ -47,11 +47,7 @@ MAKE_TREC_DL = {"run": True, "tag": True, "output": True}
 
 def main() -> None:
     """Make or check a package from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.submit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.submit", __doc__)
     boards = parser.add_subparsers(dest="board", required=True)
     for name in MSMARCO:
         _add_msmarco(boards.add_parser(name, help=f"{name} ranking leaderboard"))

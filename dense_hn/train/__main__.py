@@ -5,7 +5,6 @@ python -m dense_hn.train RECIPE.yaml --set star.learning_rate=1e-5
 python -m dense_hn.train warmup|star|adore --help   (every TrainingArguments flag works)
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,11 +19,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in commands.STAGES:
         commands.train(sys.argv[1], sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(
-        prog="dense_hn.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("dense_hn.train", __doc__)
     parser.add_argument("recipe", help="YAML file, or the name of one that comes along")
     parser.add_argument(
         "--set",
