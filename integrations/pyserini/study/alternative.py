@@ -1,0 +1,119 @@
+"""What a user would take instead: sentence-transformers, with hard negatives that it mines.
+
+    python integrations/pyserini/study/alternative.py --collection DIR --encoder DIR \\
+        --output DIR --max_steps 400 --learning_rate 5e-5
+
+trains on a collection folder's training topics (every relevant document is a pair) and
+writes a folder of sentence-transformers, which dense_hn loads, too, and ``costs.json``
+inside. All of it is the library's own: `mine_hard_negatives` with the model that it
+starts from, `MultipleNegativesRankingLoss`, its trainer, its batches without duplicates.
+"""
+
+import argparse
+from pathlib import Path
+
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer import losses, modules
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.util import mine_hard_negatives
+
+from dense_hn import cli, costs, trec
+from dense_hn.collections import collection
+from dense_hn.encode import COSTS
+from dense_hn.encoder import DenseEncoder
+from dense_hn.files import whole_folder
+
+
+def train(args: argparse.Namespace) -> None:
+    """Mine, train, and write ``args.output``."""
+    with costs.Costs() as spent:
+        model = start(args.encoder, args.passage_length)
+        with costs.part("mine"):
+            triples = mined(model, collection.read(args.collection), args)
+        with costs.part("train"):
+            fit(model, triples, args)
+    with whole_folder(args.output, "modules.json", also="*") as partial:
+        model.save(str(partial))
+        costs.write(partial / COSTS, spent.facts(), str(args.output))
+
+
+def start(folder: str, length: int) -> SentenceTransformer:
+    """The encoder of a folder of dense_hn, passages and queries cut at ``length``."""
+    settings = DenseEncoder.load(folder).settings
+    layers = modules.Transformer(folder, max_seq_length=length)
+    pooling = modules.Pooling(layers.get_embedding_dimension(), settings.pooling)
+    parts = [layers, pooling, *([modules.Normalize()] if settings.l2_norm else [])]
+    return SentenceTransformer(modules=parts, device="cpu")
+
+
+def mined(
+    model: SentenceTransformer, read: collection.Collection, args: argparse.Namespace
+) -> Dataset:
+    """(query, relevant, hard negative), for every relevant document of every query."""
+    topics, qrels = read.topics["train"], read.qrels["train"]
+    pairs = [
+        (topics[qid], read.corpus[docid])
+        for qid in topics
+        for docid in trec.positives(qrels, qid)
+    ]
+    queries, passages = map(list, zip(*pairs, strict=True))
+    return mine_hard_negatives(
+        Dataset.from_dict({"query": queries, "passage": passages}),
+        model,
+        corpus=list(dict.fromkeys(read.corpus.values())),
+        num_negatives=args.negatives,
+        range_max=args.depth,
+        relative_margin=args.relative_margin,
+        sampling_strategy=args.sampling,
+        output_format="n-tuple",
+    )
+
+
+def fit(model: SentenceTransformer, data: Dataset, args: argparse.Namespace) -> None:
+    """Train the model in place."""
+    training = SentenceTransformerTrainingArguments(
+        output_dir=f"{args.output}.training",
+        max_steps=args.max_steps,
+        per_device_train_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        warmup_steps=args.max_steps // 10,
+        seed=args.seed,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+    )
+    loss = losses.MultipleNegativesRankingLoss(model, scale=args.scale)
+    SentenceTransformerTrainer(
+        model=model, args=training, train_dataset=data, loss=loss
+    ).train()
+
+
+def main() -> None:
+    """Train from the command line."""
+    parser = cli.parser("alternative.py", __doc__)
+    parser.add_argument(
+        "--collection", required=True, help="folder, as recipes make it"
+    )
+    parser.add_argument("--encoder", required=True, help="encoder folder of dense_hn")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--max_steps", type=int, required=True)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=5e-5)
+    parser.add_argument("--scale", type=float, default=20.0)
+    parser.add_argument("--passage_length", type=int, default=128)
+    parser.add_argument("--negatives", type=int, default=1, help="of a pair (1)")
+    parser.add_argument("--depth", type=int, default=100, help="ranks mined from (100)")
+    parser.add_argument("--relative_margin", type=float, default=None)
+    parser.add_argument("--sampling", choices=["random", "top"], default="random")
+    parser.add_argument("--seed", type=int, default=42)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    cli.run(main)
