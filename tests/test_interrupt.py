@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 PROGRAM = """
+import signal
 import time
 import torch
 from dense_hn import pyserini
+# What a shell starts in the background is told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pyserini.start_jvm()
 try:
     print("ready", flush=True)
