@@ -449,6 +449,7 @@ def test_compiled_layers_have_the_same_gradients(train):
     ("change", "message"),
     [
         ({"gradient_cache": -1}, "--gradient_cache is -1; it must be 0"),
+        ({"max_steps": 0}, "--max_steps is 0: give a number"),
         ({"optim": "lamp"}, "argument --optim: invalid choice: 'lamp'"),
     ],
 )

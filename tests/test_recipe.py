@@ -83,6 +83,20 @@ def test_bad_recipes_are_refused(tmp_path, text, message):
         recipe.read(str(path))
 
 
+def test_a_recipe_that_comes_along_has_no_ending():
+    with pytest.raises(DenseHNError, match="or leave out the ending of quickstart$"):
+        recipe.read("quickstart.yaml")
+    with pytest.raises(DenseHNError, match="check the path$"):
+        recipe.read("mine.yml")
+
+
+def test_a_training_that_is_all_warm_up_is_told_of(tmp_path, caplog):
+    read = recipe.read("quickstart", ["star.max_steps=5"])
+    Pipeline(read, tmp_path)
+    (told,) = [line for line in caplog.messages if "warm-up" in line]
+    assert told.startswith("--warmup_steps is 16: all of the 5 steps are warm-up")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -224,16 +224,17 @@ def _require_once(root: yaml.Node | None, where: str) -> None:
 
 def _find(recipe: str) -> Path:
     """A recipe's file: as given, or by name beside this checkout or as installed."""
-    if recipe.endswith((".yaml", ".yml")):
-        path = Path(recipe)
-        if path.is_file():
-            return path
-        raise DenseHNError(f"{recipe}: no such recipe file; check the path")
+    path, named = Path(recipe), recipe.endswith((".yaml", ".yml"))
+    if named and path.is_file():
+        return path
     folders = [
         Path(__file__).parents[2] / "integrations" / "pyserini",
         Path(sysconfig.get_path("data")) / "share" / "dense_hn" / "recipes",
     ]
     found = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    if named:
+        there = f", or leave out the ending of {path.stem}" * (path.stem in found)
+        raise DenseHNError(f"{recipe}: no such recipe file; check the path{there}")
     if recipe not in found:
         raise DenseHNError(
             f"no recipe {recipe!r}: name a YAML file, or one of "

@@ -76,6 +76,17 @@ class DenseTrainingArguments(TrainingArguments):
         folder = Path(self.output_dir)
         self.encoder_dir = str(folder)
         self.output_dir = str(folder.with_name(f".{folder.name}.training"))
+        if self.max_steps == 0:
+            raise DenseHNError(
+                "--max_steps is 0: give a number of steps, or leave it out"
+            )
+        if 1 <= self.max_steps <= self.warmup_steps:
+            log.warning(
+                "--warmup_steps is %g: all of the %d steps are warm-up, and the learning "
+                "rate is never reached; lower it",
+                self.warmup_steps,
+                self.max_steps,
+            )
         if self.gradient_cache < 0:
             raise DenseHNError(
                 f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
