@@ -25,7 +25,7 @@ from sentence_transformers.util import mine_hard_negatives
 from dense_hn import cli, costs, trec
 from dense_hn.collections import collection
 from dense_hn.encode import COSTS
-from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder import EncoderSettings
 from dense_hn.files import whole_folder
 
 
@@ -44,7 +44,7 @@ def train(args: argparse.Namespace) -> None:
 
 def start(folder: str, length: int) -> SentenceTransformer:
     """The encoder of a folder of dense_hn, passages and queries cut at ``length``."""
-    settings = DenseEncoder.load(folder).settings
+    settings = EncoderSettings.of(EncoderSettings.saved(folder))
     layers = modules.Transformer(folder, max_seq_length=length)
     pooling = modules.Pooling(layers.get_embedding_dimension(), settings.pooling)
     parts = [layers, pooling, *([modules.Normalize()] if settings.l2_norm else [])]

@@ -7,7 +7,8 @@
 with each seed, all methods with one budget. ``--output`` gets a folder for each collection and
 seed, as recipes write them, with the recipe itself, and what ``table`` reads:
 ``runs/reference/study/COLLECTION/SYSTEM.SEED.txt.gz`` and
-``qrels/reference/study/COLLECTION.txt``. With ``--split dev``, settings are chosen.
+``qrels/reference/study/COLLECTION.txt``. With ``--split dev``, by which settings are
+chosen, nothing is kept for ``table``.
 """
 
 import argparse
@@ -59,7 +60,7 @@ class Budget:
     warmup: int
     steps: int
     adore: int
-    # Steps of sentence-transformers, which take as long as those three.
+    # Steps of sentence-transformers.
     alternative: int
 
 
@@ -117,7 +118,8 @@ def run(args: argparse.Namespace) -> None:
             add_alternative(pipeline, BUDGETS[name], seed)
             pipeline.run()
             print(pipeline.report())
-            keep(pipeline, args.output, name, seed)
+            if args.split == "test":
+                keep(pipeline, args.output, name, seed)
 
 
 def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
@@ -157,11 +159,8 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
 
 def search_alternative(pipeline: Pipeline, folder: Path) -> None:
     """Its run, by the same search as all others."""
-    base = DenseEncoder.load(str(pipeline.model("base"))).settings
-    lengths = {
-        "query_length": base.query_length,
-        "passage_length": base.passage_length,
-    }
+    names = "query_length", "passage_length"
+    lengths = {name: pipeline.encoder_settings[name] for name in names}
     encoder = DenseEncoder.load(str(folder), **lengths)
     vectors = pipeline.vectors(ALTERNATIVE)
     encode_corpus(encoder, read_corpus(pipeline.corpus), vectors)
@@ -179,16 +178,15 @@ def keep(pipeline: Pipeline, output: Path, name: str, seed: int) -> None:
         if system in UNTRAINED:
             # They have no seed.
             path = path.with_name(f"{system}.txt.gz")
-        with (
-            whole_file(path) as part,
-            open(part, "wb") as file,
-            # Without time and name, so that the same run gives the same bytes.
-            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
-        ):
-            for qid, hits in found.items():
-                for rank, docid in enumerate(trec.ranked(hits)[:DEPTH], 1):
-                    line = f"{qid} Q0 {docid} {rank} {DEPTH - rank + 1} {system}\n"
-                    packed.write(line.encode())
+        # Ranks are all that a measure sees, and pack well.
+        kept = {
+            qid: {docid: -n for n, docid in enumerate(trec.ranked(hits)[:DEPTH])}
+            for qid, hits in found.items()
+        }
+        with whole_file(path) as part:
+            trec.write_run(part, kept, system)
+            # Without a time, so that the same run gives the same bytes.
+            part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
     qrels = output / QRELS / f"{name}.txt"
     qrels.parent.mkdir(parents=True, exist_ok=True)
     trec.write_qrels(qrels, trec.read_qrels(pipeline.judged(pipeline.split)))
@@ -249,6 +247,8 @@ def corrected(
     """p of our difference to the alternative, BM25 and the untrained encoder."""
     p = {}
     for name, systems in scored.items():
+        if OURS not in systems:
+            continue
         ours = systems[OURS][MEASURES[0]].mean(axis=0)
         for system in (ALTERNATIVE, *UNTRAINED):
             theirs = systems[system][MEASURES[0]].mean(axis=0)
