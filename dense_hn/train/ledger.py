@@ -21,6 +21,8 @@ class Stage:
     outputs: Sequence[Path]
     # What it is known by, see Ledger.
     key: str
+    # The stages whose outputs it reads.
+    after: Sequence[str]
 
 
 class Ledger:
@@ -63,7 +65,7 @@ class Ledger:
             [self.stages[stage].key for stage in after],
         ]
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-        self.stages[name] = Stage(work=work, outputs=outputs, key=key)
+        self.stages[name] = Stage(work=work, outputs=outputs, key=key, after=after)
 
     def run(self) -> None:
         """Do the declared stages that are not done."""
@@ -81,6 +83,13 @@ class Ledger:
                 stage.work()
             self._records[name] = {"key": stage.key, **spent.facts()}
             self._write()
+
+    def needed(self, name: str) -> list[str]:
+        """A stage, and before it all that it builds on, each once."""
+        stages: dict[str, None] = {}
+        for earlier in self.stages[name].after:
+            stages |= dict.fromkeys(self.needed(earlier))
+        return [*stages, name]
 
     def _write(self) -> None:
         with whole_file(self._ledger) as partial:

@@ -7,8 +7,9 @@ import re
 import sys
 
 import pytest
+import results
+import study
 from scipy.stats import ttest_rel
-from study import study
 
 from dense_hn import trec
 
@@ -30,39 +31,49 @@ def write_beir(folder, corpus, topics, qrels):
         (folder / "qrels" / f"{split}.tsv").write_text(head + "".join(rows))
 
 
-def rows_of(printed):
-    """The rows of a printed table, by their first cell."""
-    lines = [line for line in printed.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
-    return {row[0]: row[1:] for row in cells if re.fullmatch(r"\d", row[1])}
+def tables_of(monkeypatch, capsys, root, *flags):
+    """What results.py prints: rows by first cell, of all collections and of each one."""
+    monkeypatch.setattr(sys, "argv", ["results.py", "--root", str(root), *flags])
+    capsys.readouterr()
+    results.main()
+    tables = []
+    for part in capsys.readouterr().out.split("\n### "):
+        lines = [line for line in part.splitlines() if line.startswith("| ")]
+        cells = [[one.strip() for one in line[1:-1].split("|")] for line in lines]
+        tables.append({row[0]: row[1:] for row in cells[2:]})
+    return tables
 
 
 def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     """What the table says of a system is what its recipe's table says."""
     write_beir(tmp_path / "made", corpus, topics, qrels)
     monkeypatch.setattr(study, "BUDGETS", {"made": MADE})
+    argv = ["study.py", "--collections", str(tmp_path)]
     # One training is enough here; recipes have tests of their own.
-    monkeypatch.setattr(study, "OURS", "warmup")
-    argv = ["study.py", "run", "--collections", str(tmp_path)]
-    argv += ["--output", str(tmp_path / "out"), "--seeds", "1", "--stages", study.OURS]
+    argv += ["--output", str(tmp_path / "out"), "--seeds", "1", "--stages", "warmup"]
     monkeypatch.setattr(sys, "argv", argv)
     study.main()
-    again = ["study.py", "table", "--root", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", again)
-    capsys.readouterr()
-    study.main()
-    rows = rows_of(capsys.readouterr().out)
+    work = tmp_path / "out/made/1"
+    ledger = json.loads((work / "work/study/stages.json").read_text())
+    _, rows = tables_of(monkeypatch, capsys, tmp_path / "out")
     systems = ["BM25", "untrained", "warmup"]
-    assert rows.keys() == {*systems, study.ALTERNATIVE}
-    table = tmp_path / "out/made/1/runs/study/table.test.json"
+    assert rows.keys() == {*systems, results.ALTERNATIVE}
+    table = work / "runs/study/table.test.json"
     found = {row["name"]: row for row in json.loads(table.read_text())["rows"]}
     for system in systems:
         mean = found[system]["cells"]["nDCG@10"]["mean"]
         assert rows[system][1] == f"{mean:.4f}"
-    recipe = tmp_path / "out/made/1/study.yaml"
-    assert "max_steps: 2" in recipe.read_text()
-    costs = tmp_path / "out" / study.RUNS / "made/costs.1.json"
-    assert json.loads(costs.read_text())[study.ALTERNATIVE]["seconds"] > 0
+    assert "max_steps: 2" in (work / "study.yaml").read_text()
+    costs = json.loads(
+        (tmp_path / "out" / results.RUNS / "made/costs.1.json").read_text()
+    )
+    needed = ("collection", "bm25.index", "bm25.test", "topics.test")
+    assert costs["bm25"]["seconds"] == pytest.approx(
+        sum(ledger[stage]["seconds"] for stage in needed if stage != "topics.test"),
+        abs=0.06,
+    )
+    assert costs["warmup"]["seconds"] > ledger["warmup"]["seconds"]
+    assert costs[results.ALTERNATIVE]["seconds"] > 0
 
 
 @pytest.fixture
@@ -71,11 +82,11 @@ def kept(tmp_path):
     ranks = {
         "bm25.txt.gz": [4, 4, 3],
         "base.txt.gz": [3, 4, 3],
-        f"{study.ALTERNATIVE}.1.txt.gz": [2, 3, 2],
-        f"{study.OURS}.1.txt.gz": [1, 2, 1],
-        f"{study.OURS}.2.txt.gz": [1, 1, 1],
+        f"{results.ALTERNATIVE}.1.txt.gz": [2, 3, 2],
+        f"{results.OURS}.1.txt.gz": [1, 2, 1],
+        f"{results.OURS}.2.txt.gz": [1, 1, 1],
     }
-    qrels = tmp_path / study.QRELS / "made.txt"
+    qrels = tmp_path / results.QRELS / "made.txt"
     qrels.parent.mkdir(parents=True)
     trec.write_qrels(qrels, {f"q{n}": {"relevant": 1} for n in range(3)})
     for name, places in ranks.items():
@@ -86,42 +97,62 @@ def kept(tmp_path):
             lines += [
                 f"q{topic} Q0 {d} {n + 1} {9 - n} x" for n, d in enumerate(docids)
             ]
-        path = tmp_path / study.RUNS / "made" / name
+        path = tmp_path / results.RUNS / "made" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with gzip.open(path, "wt") as file:
             file.write("\n".join(lines) + "\n")
+    for seed in (1, 2):
+        costs = {results.OURS: {"seconds": 60 * seed, "peak_memory_gib": 2 * seed - 1}}
+        path.with_name(f"costs.{seed}.json").write_text(json.dumps(costs))
     return tmp_path
 
 
 def test_the_table_by_hand(kept, monkeypatch, capsys):
     """nDCG@10 of one relevant document at rank r is 1 / log2(1 + r)."""
-    monkeypatch.setattr(sys, "argv", ["study.py", "table", "--root", str(kept)])
-    study.main()
-    rows = rows_of(capsys.readouterr().out)
-    assert list(rows) == ["BM25", "untrained", study.ALTERNATIVE, study.OURS]
+    summary, rows = tables_of(monkeypatch, capsys, kept)
+    assert list(rows) == ["BM25", "untrained", results.ALTERNATIVE, results.OURS]
 
     def gain(*ranks):
         return [1 / math.log2(1 + rank) for rank in ranks]
 
     one, two = sum(gain(1, 2, 1)) / 3, 1.0
     mean, spread = (one + two) / 2, (two - one) / math.sqrt(2)
-    assert rows[study.OURS][:2] == ["2", f"{mean:.4f} ± {spread:.4f}"]
-    assert rows["BM25"][1] == f"{sum(gain(4, 4, 3)) / 3:.4f}"
+    # Two seeds that took one and two minutes, with 1 and 3 GiB.
+    first, *_, minutes, memory = rows[results.OURS][1:]
+    assert first == f"{mean:.4f} ± {spread:.4f}"
+    assert (rows[results.OURS][0], minutes, memory) == ("2", "1.5", "3.0")
+    bm25 = f"{sum(gain(4, 4, 3)) / 3:.4f}"
+    assert rows["BM25"][1] == bm25
     ours = [1, (1 + gain(2)[0]) / 2, 1]
     p = {
         name: ttest_rel(ours, gain(*ranks)).pvalue
         for name, ranks in (
             ("BM25", (4, 4, 3)),
             ("untrained", (3, 4, 3)),
-            (study.ALTERNATIVE, (2, 3, 2)),
+            (results.ALTERNATIVE, (2, 3, 2)),
         )
     }
     # Holm: the smallest of three times three, the next times two.
     expected, so_far = {}, 0.0
     for factor, name in zip((3, 2, 1), sorted(p, key=p.get), strict=True):
         so_far = max(so_far, factor * p[name])
-        expected[name] = f"{min(so_far, 1):.3f}"
-    assert {name: rows[name][-1] for name in p} == expected
+        expected[name] = f"(p={min(so_far, 1):.3f})".replace("0.", ".")
+    topics, seeds, *cells = summary["made"]
+    assert (topics, seeds) == ("3", "2")
+    assert [cell.split()[-1] for cell in cells[:3]] == [expected[name] for name in p]
+    assert cells[0].startswith(bm25)
+    # No run of STAR was kept, and nothing is compared with itself.
+    assert cells[3:] == ["", f"{mean:.4f} ± {spread:.4f}"]
+
+
+def test_the_figure(kept, monkeypatch, capsys):
+    """A point for each system whose time is known."""
+    pytest.importorskip("matplotlib")
+    tables_of(monkeypatch, capsys, kept, "--figure", str(kept / "made.svg"))
+    drawn = (kept / "made.svg").read_text()
+    titles = re.findall(r"<!-- (.+?) -->", drawn)
+    assert {"made", results.OURS} <= set(titles)
+    assert "BM25" not in titles
 
 
 def test_a_collection_gets_its_budget():

@@ -1,7 +1,7 @@
 """What a user would take instead: sentence-transformers, with hard negatives that it mines.
 
     python integrations/pyserini/study/alternative.py --collection DIR --encoder DIR \\
-        --output DIR --max_steps 400 --learning_rate 5e-5
+        --output DIR --max_steps 300 --learning_rate 1e-4
 
 trains on a collection folder's training topics (every relevant document is a pair) and
 writes a folder of sentence-transformers, which dense_hn loads, too, and ``costs.json``
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument("--max_steps", type=int, required=True)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=5e-5)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--scale", type=float, default=20.0)
     parser.add_argument("--passage_length", type=int, default=128)
     parser.add_argument("--negatives", type=int, default=1, help="of a pair (1)")

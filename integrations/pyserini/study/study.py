@@ -1,14 +1,11 @@
 """Every method of study.yaml, and sentence-transformers, on real collections.
 
-    python integrations/pyserini/study/study.py run --collections DIR --output DIR
-    python integrations/pyserini/study/study.py table [--root DIR]
+    python integrations/pyserini/study/study.py --collections DIR --output DIR
 
-``run`` trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made),
-with each seed, all methods with one budget. ``--output`` gets a folder for each collection and
-seed, as recipes write them, with the recipe itself, and what ``table`` reads:
-``runs/reference/study/COLLECTION/SYSTEM.SEED.txt.gz`` and
-``qrels/reference/study/COLLECTION.txt``. With ``--split dev``, by which settings are
-chosen, nothing is kept for ``table``.
+trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made), with each
+seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
+recipes write them, with the recipe itself, and what results.py reads. With ``--split dev``,
+by which settings are chosen, nothing is kept for results.py.
 """
 
 import argparse
@@ -17,34 +14,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import yaml
+from results import ALTERNATIVE, OURS, QRELS, RUNS, STATIC, UNTRAINED
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.encode import Vectors, encode_corpus
+from dense_hn.encode import COSTS, Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.evaluate import measures, significance
 from dense_hn.files import whole_file
 from dense_hn.mine import mine
 from dense_hn.train import recipe
-from dense_hn.train.pipeline import UNTRAINED, Pipeline
+from dense_hn.train.pipeline import Pipeline
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-# Under --output, and in this repository.
-RUNS, QRELS = "runs/reference/study", "qrels/reference/study"
-MEASURES = ("nDCG@10", "RR@10", "R@20")
 # Hits of a topic in the runs that are kept.
 DEPTH = 20
 SEEDS = (42, 43, 44)
 # The collection that is made here.
 PYDOC = "pydoc"
-ALTERNATIVE, OURS = "sentence-transformers", "star-adore"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +51,25 @@ class Budget:
     warmup: int
     steps: int
     adore: int
-    # Steps of sentence-transformers.
+    # Steps of sentence-transformers: they take about as long as all of these, or longer.
     alternative: int
 
 
 BUDGETS = {
+    "fairytaleqa": Budget(
+        length=192, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
+    ),
     "nl2bash": Budget(
-        length=128, cut=64, batch=32, warmup=100, steps=200, adore=300, alternative=400
+        length=128, cut=64, batch=32, warmup=100, steps=200, adore=200, alternative=300
+    ),
+    PYDOC: Budget(
+        length=128, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
+    ),
+    "scifact": Budget(
+        length=192, cut=96, batch=16, warmup=40, steps=40, adore=100, alternative=120
+    ),
+    "wikitablequestions": Budget(
+        length=256, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
     ),
 }
 
@@ -93,11 +96,13 @@ def filled(
         trainings[stage] = settings | {
             "max_steps": steps,
             "warmup_steps": steps // 10,
-            "per_device_train_batch_size": budget.batch,
             "seed": seed,
         }
         if not query_side:
-            trainings[stage]["passage_length"] = budget.cut
+            trainings[stage] |= {
+                "per_device_train_batch_size": budget.batch,
+                "passage_length": budget.cut,
+            }
     fixed["evaluate"] |= {"topics": split}
     return {"collection": dict(source), **fixed, **trainings}
 
@@ -106,20 +111,29 @@ def run(args: argparse.Namespace) -> None:
     """Train and evaluate, one collection and seed after another."""
     for name in args.only or BUDGETS:
         for seed in args.seeds:
+            root = args.output / name / str(seed)
             source = {"beir": str(args.collections / name)}
             if name == PYDOC:
                 source = {PYDOC: ["stdlib"]}
-            root = args.output / name / str(seed)
-            root.mkdir(parents=True, exist_ok=True)
             sections = filled(name, source, seed, args.split, args.stages)
-            path = root / "study.yaml"
-            path.write_text(yaml.safe_dump(sections, sort_keys=False))
-            pipeline = Pipeline(recipe.read(str(path)), root)
+            pipeline = declared(root / "study.yaml", sections)
             add_alternative(pipeline, BUDGETS[name], seed)
             pipeline.run()
             print(pipeline.report())
             if args.split == "test":
-                keep(pipeline, args.output, name, seed)
+                systems = [*UNTRAINED, *pipeline.trainings, ALTERNATIVE]
+                keep_runs(pipeline, systems, args.output, name, seed)
+                keep_costs(pipeline, systems, args.output / RUNS / name, seed)
+            for other in args.transfer:
+                source = {"beir": str(args.collections / other)}
+                transfer(pipeline, source, root / f"{other}.yaml", args.output, seed)
+
+
+def declared(path: Path, sections: Mapping) -> Pipeline:
+    """Write a recipe, and read it as the recipe of its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(sections), sort_keys=False))
+    return Pipeline(recipe.read(str(path)), path.parent)
 
 
 def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
@@ -139,11 +153,51 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
         [options, code],
         after=["collection", "base"],
     )
+    add_search(pipeline, pipeline, ALTERNATIVE, ALTERNATIVE)
+
+
+def transfer(
+    trained: Pipeline, source: Mapping, path: Path, output: Path, seed: int
+) -> None:
+    """Search another collection with what was trained, and keep the runs."""
+    encoder = trained.recipe.encoder
+    sections = {"collection": dict(source), "encoder": dict(encoder)}
+    sections["evaluate"] = asdict(trained.recipe.evaluate) | {"topics": "test"}
+    pipeline = declared(path, sections)
+    systems = [STATIC, OURS, ALTERNATIVE]
+    for system in systems:
+        space = system if system == ALTERNATIVE else trained.passages(system)
+        add_search(pipeline, trained, system, space)
+    pipeline.run()
+    name = f"{path.stem}-after-{trained.work.parents[2].name}"
+    keep_runs(pipeline, [*UNTRAINED, *systems], output, name, seed)
+
+
+def add_search(pipeline: Pipeline, trained: Pipeline, system: str, space: str) -> None:
+    """Declare the run, and the vectors, of models that the recipe does not know of.
+
+    Args:
+        pipeline: whose collection is searched.
+        trained: where the models are.
+        system: the query encoder.
+        space: the passage encoder.
+    """
+    encoding, searching = f"{space}.encode", f"{system}.{pipeline.split}"
+    declared = pipeline.ledger.stages
+    if encoding not in declared:
+        pipeline.ledger.add(
+            encoding,
+            partial(encode, pipeline, trained.model(space)),
+            [pipeline.vectors(space)],
+            trained.ledger.stages[space].key,
+            after=[stage for stage in ("collection", space) if stage in declared],
+        )
     pipeline.ledger.add(
-        f"{ALTERNATIVE}.{pipeline.split}",
-        partial(search_alternative, pipeline, folder),
-        [pipeline.hits(ALTERNATIVE, pipeline.split)],
-        after=[ALTERNATIVE],
+        searching,
+        partial(search, pipeline, system, trained.model(system), space),
+        [pipeline.hits(system, pipeline.split)],
+        trained.ledger.stages[system].key,
+        after=[encoding],
     )
 
 
@@ -157,22 +211,32 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
         raise DenseHNError(f"failed: {' '.join(command)}")
 
 
-def search_alternative(pipeline: Pipeline, folder: Path) -> None:
-    """Its run, by the same search as all others."""
+def loaded(pipeline: Pipeline, folder: Path) -> DenseEncoder:
+    """An encoder with the lengths of this collection."""
     names = "query_length", "passage_length"
     lengths = {name: pipeline.encoder_settings[name] for name in names}
-    encoder = DenseEncoder.load(str(folder), **lengths)
-    vectors = pipeline.vectors(ALTERNATIVE)
-    encode_corpus(encoder, read_corpus(pipeline.corpus), vectors)
-    split = pipeline.split
-    topics, output = pipeline.topics(split), pipeline.hits(ALTERNATIVE, split)
-    hits = pipeline.recipe.evaluate.hits
-    mine(encoder, Vectors.load(vectors), topics, hits, output, ALTERNATIVE)
+    return DenseEncoder.load(str(folder), **lengths)
 
 
-def keep(pipeline: Pipeline, output: Path, name: str, seed: int) -> None:
-    """Copy what the table is made from."""
-    for system in [*UNTRAINED, *pipeline.trainings, ALTERNATIVE]:
+def encode(pipeline: Pipeline, folder: Path) -> None:
+    """The passage vectors of an encoder."""
+    corpus, vectors = read_corpus(pipeline.corpus), pipeline.vectors(folder.name)
+    encode_corpus(loaded(pipeline, folder), corpus, vectors)
+
+
+def search(pipeline: Pipeline, system: str, folder: Path, space: str) -> None:
+    """The run of a query encoder, by the same search as all others."""
+    topics = pipeline.topics(pipeline.split)
+    output = pipeline.hits(system, pipeline.split)
+    vectors, hits = Vectors.load(pipeline.vectors(space)), pipeline.recipe.evaluate.hits
+    mine(loaded(pipeline, folder), vectors, topics, hits, output, system)
+
+
+def keep_runs(
+    pipeline: Pipeline, systems: Sequence[str], output: Path, name: str, seed: int
+) -> None:
+    """Copy what the tables are made from."""
+    for system in systems:
         found = trec.read_run(pipeline.hits(system, pipeline.split))
         path = output / RUNS / name / f"{system}.{seed}.txt.gz"
         if system in UNTRAINED:
@@ -190,98 +254,40 @@ def keep(pipeline: Pipeline, output: Path, name: str, seed: int) -> None:
     qrels = output / QRELS / f"{name}.txt"
     qrels.parent.mkdir(parents=True, exist_ok=True)
     trec.write_qrels(qrels, trec.read_qrels(pipeline.judged(pipeline.split)))
-    ledger = json.loads((pipeline.work / "stages.json").read_text())
-    costs = {
-        stage: {key: facts[key] for key in ("seconds", "peak_memory_gib")}
-        for stage, facts in ledger.items()
-    }
-    with whole_file(output / RUNS / name / f"costs.{seed}.json") as part:
-        part.write_text(json.dumps(costs, indent=2) + "\n")
 
 
-def table(args: argparse.Namespace) -> None:
-    """Print the table of every collection that there are runs of."""
-    folders = sorted(path for path in (args.root / RUNS).glob("*") if path.is_dir())
-    if not folders:
-        raise DenseHNError(f"{args.root / RUNS}: no runs; `study.py run` makes them")
-    scored = {folder.name: scores(args.root, folder.name) for folder in folders}
-    p = corrected(scored)
-    for name, systems in scored.items():
-        topics = len(next(iter(systems.values()))[MEASURES[0]][0])
-        print(f"\n### {name}, {topics:,} topics\n")
-        print(f"| | seeds | {' | '.join(MEASURES)} | p |")
-        print(f"| --- | ---: |{' ---: |' * len(MEASURES)} ---: |")
-        for system, values in systems.items():
-            cells = [said(values[measure]) for measure in MEASURES]
-            seeds = len(values[MEASURES[0]])
-            chance = f"{p[name, system]:.3f}" if (name, system) in p else ""
-            title = UNTRAINED.get(system, system)
-            print(f"| {title} | {seeds} | {' | '.join(cells)} | {chance} |")
-    print(
-        f"\nMean over the topics and seeds, ± the seeds' standard deviation. p: {OURS} "
-        f"against that row in {MEASURES[0]}, paired t-test on topics, each topic's mean "
-        f"over the seeds; Holm-corrected for all {len(p)} comparisons."
-    )
-
-
-def scores(root: Path, name: str) -> dict[str, dict[str, np.ndarray]]:
-    """Values [seeds, topics] of each measure for each system, best system last."""
-    qrels = trec.read_qrels(root / QRELS / f"{name}.txt")
-    found: dict[str, dict[str, list]] = {}
-    for path in sorted((root / RUNS / name).glob("*.txt.gz")):
-        system = path.name.split(".")[0]
-        values = measures.score(path.name, qrels, trec.read_run(path), MEASURES).values
-        rows = found.setdefault(system, {measure: [] for measure in MEASURES})
-        for measure in MEASURES:
-            rows[measure].append(list(values[measure].values()))
-    made = {
-        system: {measure: np.array(v) for measure, v in rows.items()}
-        for system, rows in found.items()
-    }
-    return dict(sorted(made.items(), key=lambda item: item[1][MEASURES[0]].mean()))
-
-
-def corrected(
-    scored: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-) -> dict[tuple[str, str], float]:
-    """p of our difference to the alternative, BM25 and the untrained encoder."""
-    p = {}
-    for name, systems in scored.items():
-        if OURS not in systems:
-            continue
-        ours = systems[OURS][MEASURES[0]].mean(axis=0)
-        for system in (ALTERNATIVE, *UNTRAINED):
-            theirs = systems[system][MEASURES[0]].mean(axis=0)
-            p[name, system] = significance.t_test(ours, theirs)
-    return dict(zip(p, significance.holm([*p.values()]), strict=True))
-
-
-def said(values: np.ndarray) -> str:
-    """Mean of [seeds, topics], and the spread over the seeds where there are several."""
-    means = values.mean(axis=1)
-    spread = f" ± {means.std(ddof=1):.4f}" if len(means) > 1 else ""
-    return f"{means.mean():.4f}{spread}"
+def keep_costs(
+    pipeline: Pipeline, systems: Sequence[str], folder: Path, seed: int
+) -> None:
+    """Write what each system's run took, from the corpus on."""
+    facts = json.loads((pipeline.work / "stages.json").read_text())
+    # It trains in a process of its own, which knows what it held.
+    facts[ALTERNATIVE] |= json.loads((pipeline.model(ALTERNATIVE) / COSTS).read_text())
+    spent = {}
+    for system in systems:
+        run = f"{system}.{pipeline.split}"
+        needed = [facts[stage] for stage in pipeline.ledger.needed(run)]
+        spent[system] = {
+            "seconds": round(sum(one["seconds"] for one in needed), 1),
+            "peak_memory_gib": max(one["peak_memory_gib"] for one in needed),
+        }
+    with whole_file(folder / f"costs.{seed}.json") as part:
+        part.write_text(json.dumps(spent, indent=2) + "\n")
 
 
 def main() -> None:
-    """Run the study, or print its table, from the command line."""
+    """Run the study from the command line."""
     parser = cli.parser("study.py", __doc__)
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run", help="train and evaluate")
-    one.set_defaults(work=run)
-    one.add_argument("--collections", type=Path, required=True, help="BEIR folders")
-    one.add_argument("--output", type=Path, required=True, help="folder to write")
-    one.add_argument("--only", nargs="+", choices=BUDGETS, help="default: all")
-    one.add_argument("--stages", nargs="+", default=(), help="of study.yaml (all)")
-    one.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    one.add_argument("--split", default="test", help="dev to choose settings by")
-    one = commands.add_parser("table", help="score the kept runs again")
-    one.set_defaults(work=table)
-    one.add_argument(
-        "--root", type=Path, default=ROOT, help="where runs/ and qrels/ are"
+    parser.add_argument("--collections", type=Path, required=True, help="BEIR folders")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--only", nargs="+", choices=BUDGETS, help="default: all")
+    parser.add_argument("--stages", nargs="+", default=(), help="of study.yaml (all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--split", default="test", help="dev to choose settings by")
+    parser.add_argument(
+        "--transfer", nargs="+", default=(), help="collections to search, too"
     )
-    args = parser.parse_args()
-    args.work(args)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

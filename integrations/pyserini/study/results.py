@@ -1,0 +1,208 @@
+"""The study's numbers, scored again from the runs that are kept.
+
+    python integrations/pyserini/study/results.py
+    python integrations/pyserini/study/results.py --figure study.png
+
+prints a table of all collections, and one of each with every method, from
+``runs/reference/study/COLLECTION/SYSTEM.SEED.txt.gz`` (``SYSTEM.txt.gz`` where nothing was
+trained), ``costs.SEED.json`` beside them, and ``qrels/reference/study/COLLECTION.txt``.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dense_hn import DenseHNError, cli, trec
+from dense_hn.evaluate import measures, significance
+from dense_hn.files import whole_file
+
+ROOT = Path(__file__).parents[3]
+# Under --root.
+RUNS, QRELS = "runs/reference/study", "qrels/reference/study"
+MEASURES = ("nDCG@10", "RR@10", "R@20")
+FIRST = MEASURES[0]
+UNTRAINED = {"bm25": "BM25", "base": "untrained"}
+ALTERNATIVE, STATIC, OURS = "sentence-transformers", "star", "star-adore"
+# What each collection's row says.
+SUMMARY = (*UNTRAINED, ALTERNATIVE, STATIC, OURS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What was measured of a system on a collection."""
+
+    # Values [seeds, topics] of each of MEASURES.
+    values: Mapping[str, np.ndarray]
+    # Of each seed: seconds from the corpus to the run, and the most memory on the way.
+    seconds: list[float]
+    peak_memory_gib: list[float]
+
+    def mean(self, measure: str) -> float:
+        """Over topics and seeds."""
+        return float(self.values[measure].mean())
+
+    def said(self, measure: str) -> str:
+        """The mean, and the spread over the seeds where there are several."""
+        means = self.values[measure].mean(axis=1)
+        spread = f" ± {means.std(ddof=1):.4f}" if len(means) > 1 else ""
+        return f"{means.mean():.4f}{spread}"
+
+
+def read(root: Path) -> dict[str, dict[str, System]]:
+    """Systems of each collection that runs are kept of, best system last."""
+    folders = sorted(path for path in (root / RUNS).glob("*") if path.is_dir())
+    if not folders:
+        raise DenseHNError(f"{root / RUNS}: no runs; study.py makes them")
+    return {folder.name: _systems(root, folder) for folder in folders}
+
+
+def _systems(root: Path, folder: Path) -> dict[str, System]:
+    qrels = trec.read_qrels(root / QRELS / f"{folder.name}.txt")
+    costs = {
+        path.name.split(".")[1]: json.loads(path.read_text())
+        for path in sorted(folder.glob("costs.*.json"))
+    }
+    runs: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.txt.gz")):
+        runs.setdefault(path.name.split(".")[0], []).append(path)
+    found = {}
+    for system, paths in runs.items():
+        scored = [
+            measures.score(path.name, qrels, trec.read_run(path), MEASURES).values
+            for path in paths
+        ]
+        spent = [facts[system] for facts in costs.values() if system in facts]
+        found[system] = System(
+            values={
+                measure: np.array([list(values[measure].values()) for values in scored])
+                for measure in MEASURES
+            },
+            seconds=[facts["seconds"] for facts in spent],
+            peak_memory_gib=[facts["peak_memory_gib"] for facts in spent],
+        )
+    return dict(sorted(found.items(), key=lambda item: item[1].mean(FIRST)))
+
+
+def corrected(
+    collections: Mapping[str, Mapping[str, System]],
+) -> dict[tuple[str, str], float]:
+    """p of our difference to what there was before, Holm-corrected over all of them."""
+    p = {}
+    for name, systems in collections.items():
+        for other in (*UNTRAINED, ALTERNATIVE):
+            if OURS in systems and other in systems:
+                ours, theirs = (
+                    systems[system].values[FIRST].mean(axis=0)
+                    for system in (OURS, other)
+                )
+                p[name, other] = significance.t_test(ours, theirs)
+    return dict(zip(p, significance.holm([*p.values()]), strict=True))
+
+
+def table(collections: Mapping[str, Mapping[str, System]]) -> str:
+    """A table of all collections, and one of each, in Markdown."""
+    p = corrected(collections)
+    lines = [
+        f"| {FIRST} | topics | seeds | {' | '.join(map(_title, SUMMARY))} |",
+        f"| --- | ---: | ---: |{' --- |' * len(SUMMARY)}",
+    ]
+    for name, systems in collections.items():
+        seeds, topics = max(one.values[FIRST].shape for one in systems.values())
+        cells = [
+            systems[system].said(FIRST) + _chance(p, name, system)
+            if system in systems
+            else ""
+            for system in SUMMARY
+        ]
+        lines.append(f"| {name} | {topics:,} | {seeds} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        (
+            "Mean over the topics and seeds, ± the seeds' standard deviation. In brackets: "
+            f"p of {OURS} against it, paired t-test on topics, each topic's mean over the "
+            f"seeds; Holm-corrected for all {len(p)} comparisons."
+        ),
+    ]
+    for name, systems in collections.items():
+        lines += [
+            f"\n### {name}\n",
+            f"| | seeds | {' | '.join(MEASURES)} | minutes | GiB |",
+            f"| --- | ---: |{' ---: |' * (len(MEASURES) + 2)}",
+        ]
+        for system, one in systems.items():
+            cells = [str(len(one.values[FIRST])), *map(one.said, MEASURES)]
+            cells.append(f"{np.mean(one.seconds) / 60:.1f}" if one.seconds else "")
+            cells.append(f"{max(one.peak_memory_gib):.1f}" if one.seconds else "")
+            lines.append(f"| {_title(system)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _chance(p: Mapping[tuple[str, str], float], name: str, other: str) -> str:
+    if (name, other) not in p:
+        return ""
+    chance = p[name, other]
+    return " (p<.001)" if chance < 0.001 else f" (p={chance:.3f})".replace("0.", ".")
+
+
+def _title(system: str) -> str:
+    return UNTRAINED.get(system, system)
+
+
+def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
+    """Draw quality against time, a panel for each collection.
+
+    Raises:
+        DenseHNError: matplotlib is not there.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DenseHNError(
+            "--figure needs matplotlib: pip install matplotlib"
+        ) from None
+    timed = {
+        name: {system: one for system, one in systems.items() if one.seconds}
+        for name, systems in collections.items()
+    }
+    drawn = Figure(figsize=(4 * len(timed), 4), layout="constrained")
+    panels = drawn.subplots(1, len(timed), squeeze=False)[0]
+    for panel, (name, systems) in zip(panels, timed.items(), strict=True):
+        panel.set(title=name, xlabel="minutes, corpus to run")
+        for system, one in systems.items():
+            strong = system in (OURS, ALTERNATIVE)
+            x, y = np.mean(one.seconds) / 60, one.mean(FIRST)
+            panel.plot(x, y, "o", color="C3" if system == OURS else "C0")
+            panel.annotate(
+                _title(system),
+                (x, y),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                fontweight="bold" if strong else "normal",
+            )
+        panel.margins(x=0.25, y=0.12)
+    panels[0].set_ylabel(FIRST)
+    with whole_file(path) as part:
+        drawn.savefig(part, format=path.suffix.removeprefix("."), dpi=120)
+
+
+def main() -> None:
+    """Print the tables from the command line."""
+    parser = cli.parser("results.py", __doc__)
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="where runs/ and qrels/ are"
+    )
+    parser.add_argument("--figure", type=Path, help="a .png, .svg or .pdf to draw")
+    args: argparse.Namespace = parser.parse_args()
+    collections = read(args.root)
+    print(table(collections))
+    if args.figure:
+        figure(collections, args.figure)
+
+
+if __name__ == "__main__":
+    cli.run(main)
