@@ -168,24 +168,29 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
         name: {system: one for system, one in systems.items() if one.seconds}
         for name, systems in collections.items()
     }
-    drawn = Figure(figsize=(4 * len(timed), 4), layout="constrained")
-    panels = drawn.subplots(1, len(timed), squeeze=False)[0]
-    for panel, (name, systems) in zip(panels, timed.items(), strict=True):
-        panel.set(title=name, xlabel="minutes, corpus to run")
+    columns = min(3, len(timed))
+    rows = -(-len(timed) // columns)
+    drawn = Figure(figsize=(4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    panels = drawn.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(timed) :]:
+        panel.set_visible(False)
+    for panel, (name, systems) in zip(panels, timed.items(), strict=False):
+        panel.set(title=name, xlabel="minutes, corpus to run", ylabel=FIRST)
         for system, one in systems.items():
-            strong = system in (OURS, ALTERNATIVE)
             x, y = np.mean(one.seconds) / 60, one.mean(FIRST)
-            panel.plot(x, y, "o", color="C3" if system == OURS else "C0")
-            panel.annotate(
-                _title(system),
-                (x, y),
-                xytext=(4, 4),
-                textcoords="offset points",
-                fontsize=7,
-                fontweight="bold" if strong else "normal",
-            )
-        panel.margins(x=0.25, y=0.12)
-    panels[0].set_ylabel(FIRST)
+            if system in SUMMARY:
+                colour = f"C{SUMMARY.index(system)}"
+                panel.plot(x, y, "o", color=colour, label=_title(system))
+            else:
+                panel.plot(x, y, "x", color="grey", label="other methods")
+        panel.set_xlim(left=0)
+    legend: dict[str, object] = {}
+    for panel in panels:
+        for mark, title in zip(*panel.get_legend_handles_labels(), strict=True):
+            legend.setdefault(title, mark)
+    drawn.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=2 * columns
+    )
     with whole_file(path) as part:
         drawn.savefig(part, format=path.suffix.removeprefix("."), dpi=120)
 
