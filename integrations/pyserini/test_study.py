@@ -49,15 +49,26 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     write_beir(tmp_path / "made", corpus, topics, qrels)
     monkeypatch.setattr(study, "BUDGETS", {"made": MADE})
     argv = ["study.py", "--collections", str(tmp_path)]
-    # One training is enough here; recipes have tests of their own.
-    argv += ["--output", str(tmp_path / "out"), "--seeds", "1", "--stages", "warmup"]
+    argv += [
+        "--output",
+        str(tmp_path / "out"),
+        "--seeds",
+        "1",
+        "--stages",
+        results.OURS,
+    ]
+    # To what it was trained on, so that the same is found.
+    argv += ["--transfer", "made"]
     monkeypatch.setattr(sys, "argv", argv)
     study.main()
     work = tmp_path / "out/made/1"
     ledger = json.loads((work / "work/study/stages.json").read_text())
-    _, rows = tables_of(monkeypatch, capsys, tmp_path / "out")
-    systems = ["BM25", "untrained", "warmup"]
+    _, rows, transferred = tables_of(monkeypatch, capsys, tmp_path / "out")
+    systems = ["BM25", "untrained", "warmup", results.STATIC, results.OURS]
     assert rows.keys() == {*systems, results.ALTERNATIVE}
+    assert {name: row[1:4] for name, row in transferred.items()} == {
+        name: row[1:4] for name, row in rows.items() if name != "warmup"
+    }
     table = work / "runs/study/table.test.json"
     found = {row["name"]: row for row in json.loads(table.read_text())["rows"]}
     for system in systems:

@@ -57,19 +57,19 @@ class Budget:
 
 BUDGETS = {
     "fairytaleqa": Budget(
-        length=192, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
+        length=192, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
     ),
     "nl2bash": Budget(
         length=128, cut=64, batch=32, warmup=100, steps=200, adore=200, alternative=300
     ),
     PYDOC: Budget(
-        length=128, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
+        length=128, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
     ),
     "scifact": Budget(
-        length=192, cut=96, batch=16, warmup=40, steps=40, adore=100, alternative=120
+        length=192, cut=96, batch=16, warmup=40, steps=40, adore=100, alternative=130
     ),
     "wikitablequestions": Budget(
-        length=256, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=180
+        length=256, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
     ),
 }
 
@@ -116,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
             if name == PYDOC:
                 source = {PYDOC: ["stdlib"]}
             sections = filled(name, source, seed, args.split, args.stages)
+            if args.transfer and OURS not in sections:
+                raise DenseHNError(f"--transfer needs {OURS} among --stages")
             pipeline = declared(root / "study.yaml", sections)
             add_alternative(pipeline, BUDGETS[name], seed)
             pipeline.run()
