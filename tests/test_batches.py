@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -235,8 +236,13 @@ def adore_setting(bert, tmp_path, corpus, topics, qrels, training):
     return SimpleNamespace(encoder=encoder, vectors=vectors, topics=some)
 
 
-def adore_pairs(setting, qrels, metric, cut, dropped=lambda score, best: False):
-    """(query, loss) of every pair, from retrieval over the whole corpus on."""
+def adore_pairs(
+    setting, qrels, metric, cut, dropped=lambda score, best: False, pool=None
+):
+    """(query, loss) of every pair, from retrieval over the whole corpus on.
+
+    With a pool, over its rows alone.
+    """
     m = lambda r: 0 if r > cut else 1 / math.log2(1 + r) if metric == "nDCG" else 1 / r
     matrix, docids = setting.vectors.matrix.double(), setting.vectors.docids
     texts = list(setting.topics.values())
@@ -244,6 +250,7 @@ def adore_pairs(setting, qrels, metric, cut, dropped=lambda score, best: False):
     for qid, query in zip(setting.topics, queries, strict=True):
         scores = matrix @ query
         order = scores.argsort(descending=True).tolist()
+        order = [row for row in order if pool is None or row in pool]
         grade = {docids.index(d): qrels[qid][d] for d in trec.positives(qrels, qid)}
         rank = {row: r for r, row in enumerate(order[:10], 1)}
         behind = [row for row in order[10:] if row in grade]
@@ -300,6 +307,22 @@ def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, tr
     expected = mean_of_means(adore_pairs(setting, qrels, metric, cut=4))
     assert loss == pytest.approx(expected, rel=1e-5)
     assert loss > 0
+
+
+def test_the_adore_loss_of_a_pool_equals_a_loop(
+    adore_setting, qrels, excluded, training
+):
+    """Every second document is searched, and what is relevant."""
+    setting = adore_setting
+    docids = setting.vectors.docids
+    relevant = {docids.row(d) for q in setting.topics for d in qrels[q]}
+    pool = np.array(sorted({*range(0, len(docids), 2), *relevant}))
+    dataset = adore.AdoreDataset(setting.topics, qrels, excluded, docids)
+    items = [dataset[i] for i in range(6)]
+    loss = adore_loss(setting, training, items, "RR", pool=pool)
+    pairs = adore_pairs(setting, qrels, "RR", cut=4, pool=set(pool.tolist()))
+    assert loss == pytest.approx(mean_of_means(pairs), rel=1e-5)
+    assert loss != pytest.approx(adore_loss(setting, training, items, "RR"), rel=1e-3)
 
 
 def test_dynamic_filters_look_at_the_scores_of_the_step(

@@ -314,3 +314,24 @@ def test_refreshing_is_repeatable(train):
     assert weights == (two / "model.safetensors").read_bytes()
     plain, _ = train("star", "plain", learning_rate=1e-2)
     assert weights != (plain / "model.safetensors").read_bytes()
+
+
+def test_negatives_that_some_query_asks_for(files, corpus, topics, qrels):
+    """By hand: the first three hits of those that are relevant to another topic."""
+    argv = {name: files[name] for name in ("corpus", "topics", "qrels")}
+    argv |= {"encoder": "x", "output_dir": "x", "negatives": files["run"]}
+    argv |= {"negatives_depth": 3, "judged_only": True, "random_per_query": 2}
+    args, _ = commands.parse("star", arguments.argv_of(argv))
+    supervision = Supervision(args)
+    asked_for = {d for q in topics for d in trec.positives(qrels, q)}
+    assert 0 < len(asked_for) < len(corpus)
+    hard = HardNegatives(args, supervision, corpus, "corpus", seed=1)
+    hits = {q: trec.ranked(hits) for q, hits in trec.read_run(files["run"]).items()}
+    hard.replace_last(trec.read_run(files["run"]), "again")
+    (source,) = hard.sources()
+    for qid in topics:
+        best = [d for d in hits[qid] if d in asked_for][:3]
+        own = trec.positives(qrels, qid)
+        assert source.hits(qid) == [d for d in best if d not in own]
+    in_order = list(corpus)
+    assert supervision.pool(in_order) == [d for d in in_order if d in asked_for]

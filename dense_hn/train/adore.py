@@ -24,6 +24,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -192,6 +193,7 @@ class AdoreTrainer(DenseTrainer):
         self,
         *,
         vectors: Vectors,
+        pool: np.ndarray | None = None,
         hits: int,
         cut: int,
         metric: str,
@@ -204,6 +206,12 @@ class AdoreTrainer(DenseTrainer):
         half = (self.args.fp16 or self.args.bf16) and self.args.device.type == "cuda"
         kind = torch.float16 if half else torch.float32
         self._vectors = vectors.matrix.to(self.args.device, kind)
+        # Rows that are searched, if not all are.
+        self._pool = None
+        self._searched = self._vectors
+        if pool is not None:
+            self._pool = torch.from_numpy(pool).to(self.args.device)
+            self._searched = self._vectors[self._pool]
         self._hits = hits
         self._cut = cut
         self._metric = metric
@@ -215,7 +223,9 @@ class AdoreTrainer(DenseTrainer):
         with costs.part("encode"):
             queries = model(**inputs["queries"])
         with costs.part("search"):
-            _, dynamic = search.top_k(queries.detach(), self._vectors, self._hits)
+            _, dynamic = search.top_k(queries.detach(), self._searched, self._hits)
+            if self._pool is not None:
+                dynamic = self._pool[dynamic]
         with costs.part("loss"):
             loss, hits = self._loss(queries, dynamic, inputs)
         return (loss, {"hits": hits}) if return_outputs else loss
@@ -304,15 +314,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     docids = vectors.docids
     trec.require_known(qrels, docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
-    require_negatives(args, topics, qrels, len(docids))
+    pool = supervision.pool(docids)
+    require_negatives(args, topics, qrels, len(pool))
     drawn = HardNegatives(
         args, supervision, docids, str(vectors.path), training.seed
     ).sources()
     if args.random_per_query:
         number = args.random_per_query
-        drawn.append(
-            RandomNegatives(docids, supervision.excluded, number, training.seed)
-        )
+        drawn.append(RandomNegatives(pool, supervision.excluded, number, training.seed))
     filtered = args.filter() or args.negatives_skip
     needed = args.corpus and (filtered or args.index)
     corpus = read_corpus(args.corpus) if needed else {}
@@ -343,6 +352,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         train_dataset=dataset,
         data_collator=AdoreCollator(encoder, args.query_length),
         vectors=vectors,
+        pool=docids.rows(pool) if args.judged_only else None,
         hits=args.adore_hits,
         cut=args.metric_cut,
         metric=args.metric,

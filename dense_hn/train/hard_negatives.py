@@ -59,13 +59,14 @@ class HardNegatives:
         for path in args.negatives:
             run = trec.read_run(path)
             trec.require_known(run, corpus, path, where)
-            self._runs.append(run)
+            self._runs.append(self._of_pool(run))
         self._names = list(args.negatives)
         for path, run in zip(self._names, self._runs, strict=True):
             self._look_through(run, path)
 
     def replace_last(self, run: trec.Run, name: str) -> float:
         """Put a run in the place of the last; the share of its hits that are new."""
+        run = self._of_pool(run)
         depth, old = self._args.negatives_depth, self._runs[-1]
         new = total = 0
         for qid, hits in run.items():
@@ -117,6 +118,15 @@ class HardNegatives:
         if without:
             supervision.report.note("queries without a hard negative", without)
         return drawn
+
+    def _of_pool(self, run: trec.Run) -> trec.Run:
+        if not self._args.judged_only:
+            return run
+        pool = self._supervision.pool
+        return {
+            qid: {docid: hits[docid] for docid in pool(hits)}
+            for qid, hits in run.items()
+        }
 
     def _skipped(self, name: str) -> str:
         """What the best hits of a run are called in the report."""

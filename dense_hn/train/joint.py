@@ -128,7 +128,10 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     )
     drawn = hard.sources()
     random = RandomNegatives(
-        corpus.docids, supervision.excluded, args.random_per_query, training.seed
+        supervision.pool(corpus.docids),
+        supervision.excluded,
+        args.random_per_query,
+        training.seed,
     )
     evaluator = None
     if args.eval_topics:

@@ -1,7 +1,7 @@
 """What every training stage learns from: topics, judgements, negatives, a teacher."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,14 @@ class SupervisionArguments(EvaluationArguments):
     random_per_query: int = field(
         default=0,
         metadata={"help": "Documents of the whole corpus drawn per query and epoch."},
+    )
+    judged_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Negatives are only documents that are relevant to some training "
+            "query. Otherwise those that none asks for, as all of a test's may be, are "
+            "only ever pushed away, which tells where queries are many and documents few."
+        },
     )
     scale: float | None = field(
         default=None,
@@ -151,6 +159,8 @@ class Supervision:
         self.excluded = {
             qid: set(trec.positives(self.qrels, qid)) for qid in self.topics
         }
+        # The only documents that are negatives, if not all are.
+        self._pool = set().union(*self.excluded.values()) if args.judged_only else None
         # What each source made suspicious: docids by query.
         self._suspects: dict[str, Mapping[str, AbstractSet[str]]] = {}
         if args.teacher:
@@ -159,6 +169,12 @@ class Supervision:
                 self.topics, self.teacher, args.topics, args.teacher, "hit"
             )
             self.exclude(self.teacher, args.filter(), TEACHER)
+
+    def pool(self, docids: Sequence[str]) -> Sequence[str]:
+        """Those of these documents that negatives are taken from, in their order."""
+        if self._pool is None:
+            return docids
+        return [docid for docid in docids if docid in self._pool]
 
     def exclude(
         self, run: Mapping[str, Mapping[str, float]], filter_: Filter, source: str

@@ -181,3 +181,6 @@ def test_a_collection_gets_its_budget():
     assert made["star"]["passage_length"] == budget.cut
     assert "passage_length" not in made["star-adore"]
     assert len(study.filled("nl2bash", {}, 7, "dev", ())) > 15
+    assert not any("judged_only" in made[name] for name in trainings)
+    other = study.filled("wikitablequestions", {}, 7, "dev", ["star-adore"])
+    assert all(other[name]["judged_only"] for name in trainings)

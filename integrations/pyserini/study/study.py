@@ -5,7 +5,8 @@
 trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made), with each
 seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
 recipes write them, with the recipe itself, and what results.py reads. With ``--split dev``,
-by which settings are chosen, nothing is kept for results.py.
+by which settings are chosen, nothing is kept for results.py. With ``--transfer NAME``, what was
+trained searches that collection's test topics as well.
 """
 
 import argparse
@@ -53,6 +54,8 @@ class Budget:
     adore: int
     # Steps of sentence-transformers: they take about as long as all of these, or longer.
     alternative: int
+    # Whether negatives are only what some training query asks for.
+    judged_only: bool = False
 
 
 BUDGETS = {
@@ -69,7 +72,14 @@ BUDGETS = {
         length=192, cut=96, batch=16, warmup=40, steps=40, adore=100, alternative=130
     ),
     "wikitablequestions": Budget(
-        length=256, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
+        length=256,
+        cut=96,
+        batch=16,
+        warmup=40,
+        steps=80,
+        adore=200,
+        alternative=250,
+        judged_only=True,
     ),
 }
 
@@ -98,6 +108,8 @@ def filled(
             "warmup_steps": steps // 10,
             "seed": seed,
         }
+        if budget.judged_only:
+            trainings[stage]["judged_only"] = True
         if not query_side:
             trainings[stage] |= {
                 "per_device_train_batch_size": budget.batch,
@@ -185,14 +197,14 @@ def add_search(pipeline: Pipeline, trained: Pipeline, system: str, space: str) -
         space: the passage encoder.
     """
     encoding, searching = f"{space}.encode", f"{system}.{pipeline.split}"
-    declared = pipeline.ledger.stages
-    if encoding not in declared:
+    stages = pipeline.ledger.stages
+    if encoding not in stages:
         pipeline.ledger.add(
             encoding,
             partial(encode, pipeline, trained.model(space)),
             [pipeline.vectors(space)],
             trained.ledger.stages[space].key,
-            after=[stage for stage in ("collection", space) if stage in declared],
+            after=[stage for stage in ("collection", space) if stage in stages],
         )
     pipeline.ledger.add(
         searching,
