@@ -184,3 +184,14 @@ def test_a_collection_gets_its_budget():
     assert not any("judged_only" in made[name] for name in trainings)
     other = study.filled("wikitablequestions", {}, 7, "dev", ["star-adore"])
     assert all(other[name]["judged_only"] for name in trainings)
+
+
+def test_the_pages_say_what_the_kept_runs_say(monkeypatch, capsys):
+    """The page has all tables, the README the first."""
+    monkeypatch.setattr(sys, "argv", ["results.py"])
+    results.main()
+    printed = capsys.readouterr().out.strip()
+    page = results.ROOT / "integrations/pyserini/study/study.md"
+    assert f"\n{printed}\n" in page.read_text()
+    summary = printed.partition("\n### ")[0]
+    assert f"\n{summary.strip()}\n" in (results.ROOT / "README.md").read_text()
