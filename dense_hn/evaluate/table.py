@@ -10,6 +10,8 @@ from dataclasses import asdict
 
 from dense_hn.evaluate.significance import Comparison
 
+# Rows of systems that nothing was trained for.
+UNTRAINED = {"bm25": "BM25", "base": "untrained"}
 # Characters that Markdown and LaTeX would not print as they are.
 MARKDOWN = str.maketrans({c: f"\\{c}" for c in r"\`*_[]<>|~&"})
 LATEX = str.maketrans(
@@ -94,12 +96,13 @@ def _cells(
         for cell, mean, top in zip(row.cells.values(), printed, best, strict=True):
             line.append(bold.format(mean) if mean == top else mean)
             if cell.difference is not None:
-                line[-1] += bracket.format(cell.difference, _chance(cell.p_holm))
+                line[-1] += bracket.format(cell.difference, chance(cell.p_holm))
         lines.append(line)
     return lines
 
 
-def _chance(p: float) -> str:
+def chance(p: float) -> str:
+    """A p as tables print it: three decimals, or that it is below them."""
     return "p<.001" if p < 0.001 else f"p={p:.3f}".replace("0.", ".")
 
 

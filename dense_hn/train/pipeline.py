@@ -42,8 +42,6 @@ from dense_hn.train.ledger import Ledger
 from dense_hn.train.recipe import Recipe, TrainingSection
 from dense_hn.train.trainer import DenseTrainingArguments, log_of
 
-# The table's rows above those of the training stages.
-UNTRAINED = {"bm25": "BM25", "base": "untrained"}
 # Settings that name runs of the training topics.
 RUNS = ("negatives", "teacher")
 # What stands before the name of a run that the collection brings.
@@ -240,7 +238,7 @@ class Pipeline:
 
     def _systems(self) -> list[str]:
         """The systems known so far."""
-        return [*UNTRAINED, *self.trainings]
+        return [*table.UNTRAINED, *self.trainings]
 
     def _scored(self) -> list[str]:
         """The systems in the table."""
@@ -472,7 +470,7 @@ class Pipeline:
         runs = []
         for name in self._scored():
             run = trec.read_run(self.hits(name, self.split))
-            title = UNTRAINED.get(name, name)
+            title = table.UNTRAINED.get(name, name)
             runs.append(
                 measures.score(title, qrels, run, self.recipe.evaluate.measures)
             )

@@ -18,6 +18,7 @@ import numpy as np
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.evaluate import measures, significance
+from dense_hn.evaluate.table import UNTRAINED, chance
 from dense_hn.files import whole_file
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +26,6 @@ ROOT = Path(__file__).parents[3]
 RUNS, QRELS = "runs/reference/study", "qrels/reference/study"
 MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST = MEASURES[0]
-UNTRAINED = {"bm25": "BM25", "base": "untrained"}
 ALTERNATIVE, STATIC, OURS = "sentence-transformers", "star", "star-adore"
 # What each collection's row says.
 SUMMARY = (*UNTRAINED, ALTERNATIVE, STATIC, OURS)
@@ -62,10 +62,9 @@ def read(root: Path) -> dict[str, dict[str, System]]:
 
 def _systems(root: Path, folder: Path) -> dict[str, System]:
     qrels = trec.read_qrels(root / QRELS / f"{folder.name}.txt")
-    costs = {
-        path.name.split(".")[1]: json.loads(path.read_text())
-        for path in sorted(folder.glob("costs.*.json"))
-    }
+    costs = [
+        json.loads(path.read_text()) for path in sorted(folder.glob("costs.*.json"))
+    ]
     runs: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.txt.gz")):
         runs.setdefault(path.name.split(".")[0], []).append(path)
@@ -75,7 +74,7 @@ def _systems(root: Path, folder: Path) -> dict[str, System]:
             measures.score(path.name, qrels, trec.read_run(path), MEASURES).values
             for path in paths
         ]
-        spent = [facts[system] for facts in costs.values() if system in facts]
+        spent = [facts[system] for facts in costs if system in facts]
         found[system] = System(
             values={
                 measure: np.array([list(values[measure].values()) for values in scored])
@@ -113,7 +112,7 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
     for name, systems in collections.items():
         seeds, topics = max(one.values[FIRST].shape for one in systems.values())
         cells = [
-            systems[system].said(FIRST) + _chance(p, name, system)
+            systems[system].said(FIRST) + _bracket(p, name, system)
             if system in systems
             else ""
             for system in SUMMARY
@@ -141,11 +140,8 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
     return "\n".join(lines)
 
 
-def _chance(p: Mapping[tuple[str, str], float], name: str, other: str) -> str:
-    if (name, other) not in p:
-        return ""
-    chance = p[name, other]
-    return " (p<.001)" if chance < 0.001 else f" (p={chance:.3f})".replace("0.", ".")
+def _bracket(p: Mapping[tuple[str, str], float], name: str, other: str) -> str:
+    return f" ({chance(p[name, other])})" if (name, other) in p else ""
 
 
 def _title(system: str) -> str:
