@@ -175,6 +175,44 @@ def test_nothing_to_train_on_is_a_warning(clean):
     assert report.valid
 
 
+@pytest.mark.parametrize(
+    ("dev", "test", "found"),
+    [
+        # 3 of 4 and 2 of 4 are as alike as they need to be.
+        ("aabn", "abnn", None),
+        (
+            "aabn",
+            "annn",
+            "3 dev topics have relevant passages of train, which are 75% of dev and 25% of test",
+        ),
+        (
+            "nnnn",
+            "bbaa",
+            "4 test topics have relevant passages of train, which are 0% of dev and 100% of test",
+        ),
+    ],
+)
+def test_dev_is_like_test(dev, test, found):
+    """A letter is a topic, and its relevant passage; train asks for a and b."""
+    splits = {"train": "ab", "dev": dev, "test": test}
+    ids = {s: [f"{s}{n}" for n in range(len(asked))] for s, asked in splits.items()}
+    collection = Collection(
+        corpus={letter: letter for letter in "abn"},
+        topics={s: {qid: f"where is {qid} ?" for qid in ids[s]} for s in splits},
+        qrels={
+            s: {qid: {docid: 1} for qid, docid in zip(ids[s], splits[s], strict=True)}
+            for s in splits
+        },
+    )
+    report = command.check("splits", "beir", collection, {}, None)
+    of = next(f for f in report.findings if f.name == "unlike splits: dev, test")
+    assert of.severity == ("warning" if found else "ok")
+    if found:
+        assert f"{of.count} {of.what}" == found
+        assert len(of.examples) == of.count
+        assert of.examples[0].endswith((": a", ": b"))
+
+
 def test_titles_are_those_that_the_source_tells(tmp_path):
     write_beir(tmp_path, titles=["One", " ", ""])
     kind, found = command.read(f"beir:{tmp_path}")
@@ -382,6 +420,9 @@ def test_leaks_of_real_collections(name, leaks, tmp_path):
     )
     collection.prepare(found)
     assert all(f.severity != "error" for f in overlap.findings(found))
+    # Of wikitablequestions' tables those of dev are train's, those of test are not.
+    unlike = next(f for f in overlap.findings(found) if f.name.startswith("unlike"))
+    assert (unlike.severity == "warning") == (name == "wikitablequestions")
 
 
 def test_what_the_page_prints(tmp_path):

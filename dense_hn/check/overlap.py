@@ -10,9 +10,11 @@ from itertools import combinations
 
 from dense_hn import trec
 from dense_hn.check.report import ERROR, WARNING, Finding
-from dense_hn.collections.collection import TRAIN, Collection, normalised
+from dense_hn.collections.collection import DEV, TEST, TRAIN, Collection, normalised
 
 BUILD = "python -m dense_hn.collections makes a folder of it without these in train"
+# Shares of dev and of test that differ by more are another task for the passages.
+UNLIKE = 0.25
 
 
 def findings(collection: Collection) -> Iterator[Finding]:
@@ -33,6 +35,8 @@ def findings(collection: Collection) -> Iterator[Finding]:
         yield _texts(collection, one, other, severity)
         if one == TRAIN and {one, other} <= collection.qrels.keys():
             yield _passages(collection, other)
+    if {TRAIN, DEV, TEST} <= collection.qrels.keys():
+        yield _unlike(collection)
 
 
 def _texts(collection: Collection, one: str, other: str, severity: str) -> Finding:
@@ -61,20 +65,44 @@ def _by_text(topics: trec.Topics) -> dict[str, list[str]]:
 
 
 def _passages(collection: Collection, other: str) -> Finding:
-    qrels = collection.qrels[other]
-    trained = collection.qrels[TRAIN]
-    learned = {d for qid in trained for d in trec.positives(trained, qid)}
-    shared: dict[str, str] = {}
-    concerned = 0
-    for qid in qrels:
-        both = learned.intersection(trec.positives(qrels, qid))
-        shared |= dict.fromkeys(sorted(both), qid)
-        concerned += bool(both)
+    shared = _learned(collection, other)
+    passages: dict[str, str] = {}
+    for qid, both in shared.items():
+        passages |= dict.fromkeys(both, qid)
     return Finding.of(
         f"shared relevant passages: {TRAIN}, {other}",
         WARNING,
-        shared.items(),
+        passages.items(),
         f"relevant passages of {TRAIN} that are relevant in {other} as well, for "
-        f"{concerned} of its {len(qrels)} topics",
+        f"{len(shared)} of its {len(collection.qrels[other])} topics",
         lambda pair: f"{pair[0]} (query {pair[1]})",
     )
+
+
+def _unlike(collection: Collection) -> Finding:
+    """Whether much more, or less, of dev than of test has been learned as an answer."""
+    shared = {split: _learned(collection, split) for split in (DEV, TEST)}
+    share = {
+        split: len(of) / len(collection.qrels[split]) for split, of in shared.items()
+    }
+    apart = abs(share[DEV] - share[TEST]) > UNLIKE
+    more = max(share, key=share.__getitem__)
+    return Finding.of(
+        f"unlike splits: {DEV}, {TEST}",
+        WARNING,
+        list(shared[more]) if apart else [],
+        f"{more} topics have relevant passages of {TRAIN}, which are "
+        f"{share[DEV]:.0%} of {DEV} and {share[TEST]:.0%} of {TEST}",
+        lambda qid: f"{qid}: {', '.join(shared[more][qid])}",
+        f"choose settings on passages held out of {TRAIN}, with all their topics, too",
+    )
+
+
+def _learned(collection: Collection, split: str) -> dict[str, list[str]]:
+    """Topics of a split to their relevant passages that training topics ask for, too."""
+    qrels, trained = collection.qrels[split], collection.qrels[TRAIN]
+    learned = {d for qid in trained for d in trec.positives(trained, qid)}
+    shared = {
+        qid: sorted(learned.intersection(trec.positives(qrels, qid))) for qid in qrels
+    }
+    return {qid: docids for qid, docids in shared.items() if docids}

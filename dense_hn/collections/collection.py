@@ -19,7 +19,7 @@ from dense_hn.files import require_file, whole_folder
 
 log = logging.getLogger("dense_hn")
 
-TRAIN, DEV = "train", "dev"
+TRAIN, DEV, TEST = "train", "dev", "test"
 CORPUS = "corpus/corpus.jsonl"
 # What a collection folder holds.
 HOLDS = ("corpus", "topics.*.tsv", "qrels.*.txt", "run.*.txt")
