@@ -102,7 +102,7 @@ class Ours:
         corpus = Corpus.of({str(n): text for n, text in enumerate(passages)})
         number = len(queries)
         self._items = [
-            {"qid": str(n), "query": query, "positive": str(n), "random": []}
+            {"topics": {str(n): query}, "positive": str(n), "random": []}
             | {"hard": [str(number + n)]}
             for n, query in enumerate(queries)
         ]

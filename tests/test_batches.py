@@ -30,22 +30,19 @@ def excluded(qrels):
 
 ITEMS = [
     {
-        "qid": "q0",
-        "query": "x",
+        "topics": {"q0": "x"},
         "positive": "red-lamp",
         "hard": ["red-door"],
         "random": ["amber-lamp"],
     },
     {
-        "qid": "q1",
-        "query": "y",
+        "topics": {"q1": "y"},
         "positive": "red-chair",
         "hard": ["red-stone"],
         "random": [],
     },
     {
-        "qid": "q2",
-        "query": "z",
+        "topics": {"q2": "z"},
         "positive": "red-river",
         "hard": ["red-lamp"],
         "random": ["red-door"],
@@ -65,8 +62,9 @@ def test_masks_are_what_they_are_defined_to_be(in_batch, bert, corpus, qrels, ex
         brought += [(d, b, kind) for b, item in enumerate(ITEMS) for d in item[kind]]
     assert batch["docids"] == [docid for docid, _, _ in brought]
     assert len(batch["passages"]["places"]) == len(brought) == 8
+    assert batch["positive"].tolist() == [0, 1, 2]
     for b, item in enumerate(ITEMS):
-        relevant = trec.positives(qrels, item["qid"])
+        relevant = trec.positives(qrels, *item["topics"])
         for m, (docid, owner, kind) in enumerate(brought):
             allowed = docid not in relevant
             hard = owner == b and kind == "hard"
@@ -79,21 +77,35 @@ def test_masks_are_what_they_are_defined_to_be(in_batch, bert, corpus, qrels, ex
         assert batch["random"][0].tolist() == expected
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("name", ["weighted", "pooled", "infonce", "margin-mse", "kl"])
 def test_the_joint_loss_equals_a_loop(
-    name, bert, corpus, topics, qrels, excluded, run, training
+    name, shared, bert, corpus, topics, qrels, run, training
 ):
     """Vectors from encode_texts, the loss from its definition."""
     encoder = DenseEncoder.load(str(bert))
-    positives = {qid: trec.positives(qrels, qid) for qid in topics}
-    dataset = joint.JointDataset(
+    # Every document is relevant to its own topics, and in fours to others'.
+    all_positives = {qid: trec.positives(qrels, qid) for qid in topics}
+    positives = dict(all_positives)
+    if shared:
+        first = [docids[0] for docids in all_positives.values()]
+        for n, qid in enumerate(topics):
+            positives[qid] = list(dict.fromkeys([*positives[qid], first[n // 4 * 4]]))
+    excluded = {qid: set(docids) for qid, docids in positives.items()}
+    parts = (
         topics,
         positives,
         [StaticNegatives([run], excluded, depth=20, number=2, seed=3)],
         RandomNegatives(list(corpus), excluded, number=1, seed=3),
-        seed=3,
+        3,
     )
+    dataset = joint.JointDataset(*parts)
+    if shared:
+        dataset = joint.SharedDataset(*parts, topics_per_positive=3)
     items = [dataset[i] for i in range(5)]
+    # Of each query: its item, and the query.
+    rows = [(b, qid) for b, item in enumerate(items) for qid in item["topics"]]
+    assert (len(rows) > 5) == shared
     # Scores of half of the corpus, all positives among them.
     draw = torch.Generator().manual_seed(1)
     teacher = {
@@ -114,19 +126,20 @@ def test_the_joint_loss_equals_a_loop(
     with torch.no_grad():
         loss = trainer.compute_loss(encoder, batch).item()
 
-    queries = encode_texts(encoder, [item["query"] for item in items], "query").double()
+    queries = encode_texts(encoder, [topics[qid] for _, qid in rows], "query").double()
     docs = [(b, item["positive"], "positive") for b, item in enumerate(items)]
     for kind in ("hard", "random"):
         docs += [(b, d, kind) for b, item in enumerate(items) for d in item[kind]]
     texts = [corpus[docid] for _, docid, _ in docs]
     passages = encode_texts(encoder, texts, "passage").double()
     hards, randoms, entropies, squares, divergences = [], [], [], [], []
-    for b, item in enumerate(items):
-        score = [20 * float(queries[b] @ p) for p in passages]
-        told = {d: 2 * s for d, s in teacher[item["qid"]].items()}
-        exponentials, pairs = [math.exp(score[b])], [(score[b], told[item["positive"]])]
+    for query, (b, qid) in zip(queries, rows, strict=True):
+        score = [20 * float(query @ p) for p in passages]
+        told = {d: 2 * s for d, s in teacher[qid].items()}
+        exponentials = [math.exp(score[b])]
+        pairs = [(score[b], told[items[b]["positive"]])]
         for m, (owner, docid, kind) in enumerate(docs):
-            if docid in positives[item["qid"]]:
+            if docid in positives[qid]:
                 continue
             pair = math.log1p(math.exp(score[m] - score[b]))
             (hards if owner == b and kind == "hard" else randoms).append(pair)
@@ -150,8 +163,37 @@ def test_the_joint_loss_equals_a_loop(
         "margin-mse": mean(squares),
         "kl": mean(divergences),
     }
-    assert len(hards) == 10
+    assert len(hards) >= 10
     assert loss == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_an_epoch_has_every_topic_with_each_of_its_positives(corpus):
+    """Three topics of a, of which two at most stand together; one of them is b's, too."""
+    topics = {qid: f"text of {qid}" for qid in ("q1", "q2", "q3", "q4")}
+    positives = {"q1": ["a"], "q2": ["a", "b"], "q3": ["a"], "q4": ["c"]}
+    excluded = {qid: set(docids) for qid, docids in positives.items()}
+    run = {qid: {f"hit of {qid}": 1.0} for qid in topics}
+    dataset = joint.SharedDataset(
+        topics,
+        positives,
+        [StaticNegatives([run], excluded, depth=5, number=1, seed=1)],
+        RandomNegatives(list(corpus), excluded, number=1, seed=1),
+        1,
+        topics_per_positive=2,
+    )
+    pairs = sorted((qid, docid) for qid in positives for docid in positives[qid])
+    together = set()
+    for dataset.epoch in range(20):
+        items = [dataset[n] for n in range(len(dataset))]
+        assert [item["positive"] for item in items] == ["a", "a", "b", "c"]
+        assert [len(item["topics"]) for item in items[:2]] == [2, 1]
+        assert pairs == sorted((q, i["positive"]) for i in items for q in i["topics"])
+        assert all(i["topics"].items() <= topics.items() for i in items)
+        for item in items:
+            first = next(iter(item["topics"]))
+            assert item["hard"] == [f"hit of {first}"] and len(item["random"]) == 1
+        together.add(frozenset(items[0]["topics"]))
+    assert len(together) == 3
 
 
 @pytest.mark.parametrize("stage", ["warmup", "adore"])
@@ -189,18 +231,19 @@ def test_in_batch_filters_look_at_the_scores_of_the_step(
     encoder = DenseEncoder.load(str(bert)).eval()
     collate = joint.JointCollator(encoder, Corpus.of(corpus), excluded)
     items = [
-        {"qid": q, "query": topics[q], "positive": next(iter(qrels[q])), "hard": []}
-        | {"random": []}
+        {"topics": {q: topics[q]}, "positive": next(iter(qrels[q]))}
+        | {"hard": [], "random": []}
         for q in list(topics)[:6]
     ]
+    qids = list(topics)[:6]
     batch = collate(items)
-    queries = encode_texts(encoder, [item["query"] for item in items], "query")
+    queries = encode_texts(encoder, [topics[qid] for qid in qids], "query")
     passages = encode_texts(encoder, [corpus[i["positive"]] for i in items], "passage")
     scores = queries @ passages.T
     # Six decimals away from any score, so that no rounding decides.
     margin = -float((scores - scores.diagonal()[:, None]).flatten().median()) + 1e-6
     suspicious = {
-        (items[b]["qid"], items[m]["positive"])
+        (qids[b], items[m]["positive"])
         for b in range(6)
         for m in range(6)
         if scores[b, m] > scores[b, b] - margin and batch["random"][b, m]
@@ -220,8 +263,7 @@ def test_in_batch_filters_look_at_the_scores_of_the_step(
         math.log1p(math.exp(20 * float(scores[b, m] - scores[b, b])))
         for b in range(6)
         for m in range(6)
-        if batch["random"][b, m]
-        and (items[b]["qid"], items[m]["positive"]) not in suspicious
+        if batch["random"][b, m] and (qids[b], items[m]["positive"]) not in suspicious
     ]
     assert loss == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
     assert set(report.dropped(joint.IN_BATCH)) == suspicious

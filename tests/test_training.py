@@ -57,8 +57,10 @@ def test_every_epoch_draws_other_negatives(bert, files, tmp_path, monkeypatch):
     )
     commands.train("star", star_argv(files, bert, tmp_path / "out"))
     assert len(seen) == 48
-    first = {item["qid"]: item["hard"] for item in seen[:24]}
-    second = {item["qid"]: item["hard"] for item in seen[24:]}
+    first, second = (
+        {qid: item["hard"] for item in half for qid in item["topics"]}
+        for half in (seen[:24], seen[24:])
+    )
     assert first.keys() == second.keys()
     assert first != second
 
@@ -287,7 +289,7 @@ def test_distillation_leaves_out_what_the_teacher_did_not_score(
             lambda self, items: seen.extend(items) or collate(self, items),
         )
         commands.train("star", [*argv, "--teacher", str(tmp_path / "teacher")])
-    assert {item["qid"] for item in seen} == run.keys() - {"q3", "q5"}
+    assert {q for item in seen for q in item["topics"]} == run.keys() - {"q3", "q5"}
     assert "1 of 24 queries have no hit in" in caplog.text
     assert "2 of 24 queries have no relevant document with a score" in caplog.text
 

@@ -27,26 +27,65 @@ class JointDataset(Dataset):
     ) -> None:
         self.epoch = 0
         self.hard = hard
-        self._topics = list(topics.items())
+        self._topics = topics
+        self._qids = list(topics)
         self._positives = positives
         self._random = random
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._topics)
+        return len(self._qids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"qid", "query", "positive", "hard", "random"}``: the text, and docids."""
-        qid, query = self._topics[index]
-        draw = Random(f"{self._seed} positive {self.epoch} {qid}")
-        hard = [d for source in self.hard for d in source.draw(qid, self.epoch)]
+        """``{"topics", "positive", "hard", "random"}``: id to text, and docids.
+
+        The negatives are drawn for the first of the topics.
+        """
+        qids, positive = self._drawn(index)
+        hard = [d for source in self.hard for d in source.draw(qids[0], self.epoch)]
         return {
-            "qid": qid,
-            "query": query,
-            "positive": draw.choice(self._positives[qid]),
+            "topics": {qid: self._topics[qid] for qid in qids},
+            "positive": positive,
             "hard": hard,
-            "random": self._random.draw(qid, self.epoch),
+            "random": self._random.draw(qids[0], self.epoch),
         }
+
+    def _drawn(self, index: int) -> tuple[list[str], str]:
+        """A topic, and one of its positives."""
+        qid = self._qids[index]
+        draw = Random(f"{self._seed} positive {self.epoch} {qid}")
+        return [qid], draw.choice(self._positives[qid])
+
+
+class SharedDataset(JointDataset):
+    """Positives with several of their topics, so that each is encoded for all of these.
+
+    An epoch has every topic with each of its positives once.
+    """
+
+    def __init__(self, *args: Any, topics_per_positive: int, **kwargs: Any) -> None:
+        """As JointDataset, and how many topics there are at most."""
+        super().__init__(*args, **kwargs)
+        self._asking: dict[str, list[str]] = {}
+        for qid in self._qids:
+            for docid in self._positives[qid]:
+                self._asking.setdefault(docid, []).append(qid)
+        # Which of how many parts of a positive's topics.
+        self._parts = [
+            (docid, part, number)
+            for docid, qids in self._asking.items()
+            for number in [-(-len(qids) // topics_per_positive)]
+            for part in range(number)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def _drawn(self, index: int) -> tuple[list[str], str]:
+        docid, part, number = self._parts[index]
+        qids = self._asking[docid]
+        draw = Random(f"{self._seed} topics {self.epoch} {docid}")
+        return draw.sample(qids, len(qids))[part::number], docid
 
 
 class JointCollator:
@@ -72,22 +111,26 @@ class JointCollator:
         self._teacher = teacher
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries and M passages, and [B, M] masks.
+        """Tokens of B queries and M passages, [B] columns of positives, [B, M] masks.
 
-        The first B passages are the positives, in the order of the queries; their hard
-        negatives follow, and then their random ones. ``hard`` marks a query's own hard
-        negatives, ``random`` its own random ones and (with ``in_batch``) everything
-        that came with other queries; neither what the query excludes. With a teacher,
-        ``teacher`` [B, M] holds its scores, NaN where it has none.
+        The items' positives come first, their hard negatives follow, and then their
+        random ones. ``positive`` says which column is a query's positive. ``hard`` marks
+        the hard negatives of a query's item, ``random`` the random ones of it and (with
+        ``in_batch``) everything that came with other items; neither what the query
+        excludes. With a teacher, ``teacher`` [B, M] holds its scores, NaN where it has
+        none.
         """
         docids, owners, kinds = [], [], []
         for kind in ("positive", "hard", "random"):
-            for row, item in enumerate(items):
+            for number, item in enumerate(items):
                 brought = [item[kind]] if kind == "positive" else item[kind]
                 docids += brought
-                owners += [row] * len(brought)
+                owners += [number] * len(brought)
                 kinds += [kind] * len(brought)
-        qids = [item["qid"] for item in items]
+        qids = [qid for item in items for qid in item["topics"]]
+        texts = [text for item in items for text in item["topics"].values()]
+        # The positive of item n stands in column n.
+        positive = torch.tensor([n for n, i in enumerate(items) for _ in i["topics"]])
         left = torch.ones(len(qids), len(docids), dtype=torch.bool)
         columns: dict[str, list[int]] = {}
         for column, docid in enumerate(docids):
@@ -95,12 +138,11 @@ class JointCollator:
         for row, qid in enumerate(qids):
             for docid in columns.keys() & self._excluded[qid]:
                 left[row, columns[docid]] = False
-        own = torch.arange(len(items))[:, None] == torch.tensor(owners)
+        own = positive[:, None] == torch.tensor(owners)
         hard = own & torch.tensor([kind == "hard" for kind in kinds])
         random = own & torch.tensor([kind == "random" for kind in kinds])
         if self._in_batch:
             random = random | ~own
-        texts = [item["query"] for item in items]
         queries = self._encoder.tokenize(texts, "query", self._query_length)
         passages = [self._tokens[row] for row in self._docids.rows(docids)]
         batch = {
@@ -108,6 +150,7 @@ class JointCollator:
             "docids": docids,
             "queries": self._encoder.batch(queries),
             "passages": self._encoder.batch(passages),
+            "positive": positive,
             "hard": hard & left,
             "random": random & left,
         }

@@ -1,7 +1,7 @@
 """Both sides of the encoder trained together, on batches of queries and documents.
 
 The query and the passage encoder share their weights. Each query brings one positive
-and the negatives drawn for it: static hard negatives from runs, random ones from the
+and the negatives drawn for it (several queries may share all of that): static hard negatives from runs, random ones from the
 corpus. Every other document of the batch is a random negative too, unless `in_batch` is
 off. Known positives are never negatives, whatever their source. `warmup` and `star` are
 this, with other defaults.
@@ -9,6 +9,8 @@ this, with other defaults.
 Source: arXiv 2104.08051, section 5.1.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +20,7 @@ from dense_hn import DenseHNError, costs, losses, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
-from dense_hn.train.batches import JointCollator, JointDataset
+from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
 from dense_hn.train.evaluation import of_corpus
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.joint_arguments import JointArguments
@@ -61,22 +63,23 @@ class JointTrainer(DenseTrainer):
                 IN_BATCH,
                 inputs["random"],
                 scores,
-                scores.diagonal(),
+                _positives_of(scores, inputs),
                 inputs["qids"],
                 lambda _, column: docids[column],
             )
-            loss = self._loss(scores, inputs["hard"], random, inputs.get("teacher"))
+            loss = self._loss(scores, inputs, random)
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def _loss(
-        self, scores: Tensor, hard: Tensor, random: Tensor, teacher: Tensor | None
+        self, scores: Tensor, inputs: Mapping[str, Any], random: Tensor
     ) -> Tensor:
-        positive = scores.diagonal()
+        positive, hard = _positives_of(scores, inputs), inputs["hard"]
         if self._name in losses.DISTILLATIONS:
-            teacher = self._teacher_scale * teacher
+            teacher = self._teacher_scale * inputs["teacher"]
             pairs = (hard | random) & ~teacher.isnan()
+            best = _positives_of(teacher, inputs)
             distil = losses.DISTILLATIONS[self._name]
-            return distil(positive, scores, pairs, teacher.diagonal(), teacher)
+            return distil(positive, scores, pairs, best, teacher)
         if self._name == "weighted":
             return losses.star_weighted(positive, scores, hard, random, self._alpha)
         return losses.STAR_LOSSES[self._name](positive, scores, hard, random)
@@ -144,7 +147,10 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     if args.dropout is not None:
         encoder.set_dropout(args.dropout)
     topics = {qid: supervision.topics[qid] for qid in positives}
-    dataset = JointDataset(topics, positives, drawn, random, training.seed)
+    kind = JointDataset
+    if args.topics_per_positive > 1:
+        kind = partial(SharedDataset, topics_per_positive=args.topics_per_positive)
+    dataset = kind(topics, positives, drawn, random, training.seed)
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
@@ -172,6 +178,11 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     fit(trainer, encoder)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
+
+
+def _positives_of(scores: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """[B] of [B, M]: what each query's positive has."""
+    return scores.gather(1, inputs["positive"][:, None])[:, 0]
 
 
 def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list[str]]:

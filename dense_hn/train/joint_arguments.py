@@ -16,6 +16,16 @@ class JointArguments(SupervisionArguments):
         default=True,
         metadata={"help": "The batch's other documents are random negatives as well."},
     )
+    topics_per_positive: int = field(
+        default=1,
+        metadata={
+            "help": "At most so many of a positive's queries stand in a batch together "
+            "and share its vector, and negatives drawn for one of them: more to learn "
+            "from in the same time, where documents have several queries. Above 1 an "
+            "epoch has every query with each of its positives once, and "
+            "per_device_train_batch_size counts positives."
+        },
+    )
     star_loss: str = field(
         default="weighted",
         metadata={
@@ -86,6 +96,10 @@ class JointArguments(SupervisionArguments):
             raise DenseHNError("give either refresh_steps or refresh_epochs")
         if not 0 <= self.eval_share <= 1:
             raise DenseHNError(f"eval_share is {self.eval_share}; it is from 0 to 1")
+        if self.topics_per_positive < 1:
+            raise DenseHNError(
+                f"topics_per_positive is {self.topics_per_positive}; it starts at 1"
+            )
         if self.alpha != 1 and self.star_loss != "weighted":
             raise DenseHNError(f"alpha is of weighted; star_loss is {self.star_loss}")
         if self.teacher_scale != 1 and not self.distils():

@@ -56,11 +56,21 @@ class Budget:
     alternative: int
     # Whether negatives are only what some training query asks for.
     judged_only: bool = False
+    # Queries that a passage is encoded for at once, in training both sides.
+    topics_per_positive: int = 1
 
 
 BUDGETS = {
     "fairytaleqa": Budget(
-        length=192, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
+        length=256,
+        cut=192,
+        batch=16,
+        warmup=60,
+        steps=90,
+        adore=200,
+        alternative=170,
+        judged_only=True,
+        topics_per_positive=4,
     ),
     "nl2bash": Budget(
         length=128, cut=64, batch=32, warmup=100, steps=200, adore=200, alternative=300
@@ -115,6 +125,8 @@ def filled(
                 "per_device_train_batch_size": budget.batch,
                 "passage_length": budget.cut,
             }
+            if budget.topics_per_positive > 1:
+                trainings[stage]["topics_per_positive"] = budget.topics_per_positive
     fixed["evaluate"] |= {"topics": split}
     return {"collection": dict(source), **fixed, **trainings}
 
