@@ -176,6 +176,9 @@ def test_a_collection_gets_its_budget():
     assert not any("judged_only" in made[name] for name in trainings)
     other = study.filled("wikitablequestions", {}, 7, "dev", ["star-adore"])
     assert all(other[name]["judged_only"] for name in trainings)
+    shared = study.filled("fairytaleqa", {}, 7, "dev", ["star-adore"])
+    settings = [shared[name].get("topics_per_positive") for name in trainings]
+    assert settings == [study.BUDGETS["fairytaleqa"].topics_per_positive] * 2 + [None]
 
 
 def test_the_pages_say_what_the_kept_runs_say(monkeypatch, capsys):

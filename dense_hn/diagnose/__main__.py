@@ -1,0 +1,208 @@
+"""The paper's analysis of any encoders: pairwise errors, and how static negatives drift.
+
+    python -m dense_hn.diagnose --topics topics.train.tsv --qrels qrels.train.txt \\
+        --system warmup models/warmup vectors/warmup --system star models/star vectors/star \\
+        --negatives warmup.train.txt --output diagnosis
+
+Each ``--system`` is a name, an encoder folder and the vectors that it searches. For every
+topic and relevant passage the passages of the whole corpus that score above it, and are not
+relevant, are counted exactly (T); random negatives lower the mean of T, hard ones that of
+min(T, K). With ``--negatives``, a run for these topics, each system says where these static
+negatives stand now: how many are still among its own top ones, and at what rank.
+
+``--output`` gets ``diagnosis.json``, ``errors.csv`` (every pair's T), ``table.txt`` (which is
+printed), and figures, PNG and SVG (with matplotlib).
+
+Source: arXiv 2104.08051, section 4.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dense_hn import DenseHNError, cli, trec
+from dense_hn.diagnose import figures
+from dense_hn.diagnose.errors import above, carried_by
+from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.files import require_replaceable, whole_folder
+
+log = logging.getLogger("dense_hn")
+
+# K of min(T, K), and ranks that static negatives are looked for at.
+DEPTHS = (10, 100, 200)
+# Shares of the queries, the worst of them, whose part of all errors is told: 0.2% is the
+# paper's.
+SHARES = (0.002, 0.01, 0.1)
+REPORT, PAIRS, TABLE = "diagnosis.json", "errors.csv", "table.txt"
+OTHERS = (PAIRS, TABLE, "*.png", "*.svg")
+
+
+def diagnose(
+    encoder: DenseEncoder,
+    vectors: Vectors,
+    topics: trec.Topics,
+    qrels: trec.Qrels,
+    negatives: Mapping[str, Sequence[str]],
+) -> tuple[list[dict[str, int]], list[list[int]]]:
+    """Count for an encoder, over the whole corpus of its vectors.
+
+    Args:
+        encoder: the query encoder that belongs to the vectors, as
+            `Vectors.require_made_by` checks.
+        vectors: of the corpus.
+        topics: all have a relevant passage.
+        qrels: for them.
+        negatives: docids, by query; may be empty.
+
+    Returns:
+        By topic, in their order: relevant docid to T, and the ranks of the topic's
+        negatives among what is not relevant, from 1.
+
+    Raises:
+        DenseHNError: vectors that are not finite.
+    """
+    relevant = [trec.positives(qrels, qid) for qid in topics]
+    rows = [vectors.docids.rows(docids).tolist() for docids in relevant]
+    static = [vectors.docids.rows(negatives.get(q, ())).tolist() for q in topics]
+    queries = encode_texts(encoder, list(topics.values()), "query")
+    listed = [ours + theirs for ours, theirs in zip(rows, static, strict=True)]
+    counts = above(queries, vectors.matrix, listed, rows)
+    errors, ranks = [], []
+    for docids, counted in zip(relevant, counts, strict=True):
+        errors.append(dict(zip(docids, counted, strict=False)))
+        ranks.append([number + 1 for number in counted[len(docids) :]])
+    return errors, ranks
+
+
+def summary(errors: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Figures of all pairs' T: the mean and the tail, min(T, K), the worst queries' part."""
+    of_pairs = np.array([t for one in errors for t in one.values()], dtype=np.float64)
+    of_queries = [sum(one.values()) for one in errors]
+    return {
+        "pairs": len(of_pairs),
+        "mean": of_pairs.mean(),
+        "median": np.median(of_pairs),
+        "99%": np.quantile(of_pairs, 0.99, method="higher"),
+        "most": of_pairs.max(),
+        **{f"top-{k}": np.minimum(of_pairs, k).mean() for k in DEPTHS},
+        **{f"worst {s:.1%}": carried_by(of_queries, s) for s in SHARES},
+    }
+
+
+def drift(ranks: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Where static negatives stand: median and mean rank, and the part that is on top.
+
+    ``in top K`` is the part of each topic's first K negatives, as their run ranks them, that
+    the encoder still has among its own first K.
+    """
+    every = np.array([rank for of in ranks for rank in of], dtype=np.float64)
+    kept = {k: [rank <= k for of in ranks for rank in of[:k]] for k in DEPTHS}
+    return {
+        "negatives": len(every),
+        "median rank": np.median(every),
+        "mean rank": every.mean(),
+        **{f"in top {k}": np.mean(inside) for k, inside in kept.items()},
+    }
+
+
+def table(figures_of: Mapping[str, Mapping[str, float]]) -> str:
+    """A row a system, a column a figure."""
+    names = list(next(iter(figures_of.values())))
+    width = max(map(len, figures_of))
+    lines = [" " * width + "".join(f"  {name:>11}" for name in names)]
+    for system, row in figures_of.items():
+        cells = (f"  {_cell(name, row[name]):>11}" for name in names)
+        lines.append(f"{system:{width}}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _cell(name: str, value: float) -> str:
+    if name.startswith(("worst", "in top")):
+        return f"{value:.1%}"
+    return f"{value:,.1f}" if "mean" in name or "top" in name else f"{value:,.0f}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Diagnose all systems, one after another, and write the folder."""
+    figures.require()
+    require_replaceable(args.output, REPORT, also=OTHERS)
+    topics, qrels = trec.read_judged(args.topics, args.qrels, args.relevance_level)
+    if args.sample and args.sample < len(topics):
+        chosen = set(random.Random(args.seed).sample(list(topics), args.sample))
+        log.info("%d of %d topics are looked at", len(chosen), len(topics))
+        topics = {qid: text for qid, text in topics.items() if qid in chosen}
+    systems = {
+        name: (DenseEncoder.load(encoder), Vectors.load(vectors))
+        for name, encoder, vectors in args.system
+    }
+    if len(systems) < len(args.system):
+        raise DenseHNError("--system: each needs a name of its own")
+    hits = trec.read_run(args.negatives) if args.negatives else {}
+    for name, (encoder, vectors) in systems.items():
+        vectors.require_made_by(encoder, name)
+        trec.require_known(qrels, vectors.docids, args.qrels, vectors.path)
+        trec.require_known(hits, vectors.docids, args.negatives, vectors.path)
+    if hits:
+        trec.tell_uncovered(topics, hits, args.topics, args.negatives, "negatives")
+    negatives = {
+        qid: [d for d in trec.ranked(hits[qid]) if qrels[qid].get(d, 0) < 1][
+            : args.depth
+        ]
+        for qid in topics
+        if qid in hits
+    }
+    errors, ranks = {}, {}
+    for name, (encoder, vectors) in systems.items():
+        errors[name], ranks[name] = diagnose(encoder, vectors, topics, qrels, negatives)
+    found = {"errors": {name: summary(of) for name, of in errors.items()}}
+    if negatives:
+        found["negatives"] = {name: drift(of) for name, of in ranks.items()}
+    text = "\n\n".join(f"{title}\n{table(rows)}" for title, rows in found.items())
+    with whole_folder(
+        args.output, REPORT, also=(PAIRS, TABLE, "*.png", "*.svg")
+    ) as part:
+        (part / REPORT).write_text(json.dumps(found, indent=2) + "\n")
+        (part / TABLE).write_text(f"{text}\n")
+        with (part / PAIRS).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["system", "qid", "docid", "errors"])
+            for name, of in errors.items():
+                for qid, pairs in zip(topics, of, strict=True):
+                    writer.writerows([name, qid, d, t] for d, t in pairs.items())
+        figures.draw(part, errors, ranks if negatives else {})
+    print(text)
+
+
+def main() -> None:
+    """Diagnose from the command line."""
+    parser = cli.parser("dense_hn.diagnose", __doc__)
+    parser.add_argument(
+        "--system",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("NAME", "ENCODER", "VECTORS"),
+        help="may be given several times",
+    )
+    parser.add_argument("--topics", required=True, help="TSV, TREC or JSON")
+    parser.add_argument("--qrels", required=True, help="for them")
+    parser.add_argument(
+        "--relevance_level", type=int, default=1, help="relevant from (1)"
+    )
+    parser.add_argument("--negatives", help="TREC run of static negatives for them")
+    parser.add_argument("--depth", type=int, default=200, help="of that run (200)")
+    parser.add_argument("--sample", type=int, help="look at so many of the topics")
+    parser.add_argument("--seed", type=int, default=42, help="of the sample (42)")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,68 @@
+"""What a diagnosis counted, drawn."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dense_hn import DenseHNError
+
+
+def require() -> None:
+    """Raise a DenseHNError where matplotlib is not there."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DenseHNError("figures need matplotlib: pip install matplotlib")
+
+
+def draw(
+    folder: Path,
+    errors: Mapping[str, Sequence[Mapping[str, int]]],
+    ranks: Mapping[str, Sequence[Sequence[int]]],
+) -> None:
+    """Write ``errors``, and ``negatives`` where there are ranks, each as PNG and SVG.
+
+    Args:
+        folder: to write into.
+        errors: by system and topic, relevant docid to T.
+        ranks: by system and topic, where static negatives stand.
+    """
+    from matplotlib.figure import Figure
+
+    def panel(title: str, x: str, y: str) -> tuple:
+        drawn = Figure(figsize=(6, 4), layout="constrained")
+        axes = drawn.subplots()
+        axes.set(title=title, xlabel=x, ylabel=y, xscale="log", ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        return drawn, axes
+
+    drawn, axes = panel(
+        "Pairwise errors",
+        "share of the queries, those with most errors first",
+        "share of all pairwise errors",
+    )
+    for name, of in errors.items():
+        worst = np.sort([sum(pairs.values()) for pairs in of])[::-1].astype(float)
+        shares = np.arange(1, len(worst) + 1) / len(worst)
+        axes.plot(shares, worst.cumsum() / max(worst.sum(), 1), label=name)
+    _save(drawn, axes, folder / "errors")
+    if ranks:
+        drawn, axes = panel(
+            "Static negatives",
+            "rank among the passages that are not relevant",
+            "share of the static negatives up to it",
+        )
+        for name, of in ranks.items():
+            every = np.sort([rank for one in of for rank in one])
+            axes.plot(every, np.arange(1, len(every) + 1) / len(every), label=name)
+        _save(drawn, axes, folder / "negatives")
+
+
+def _save(drawn, axes, path: Path) -> None:
+    from matplotlib import rc_context
+
+    axes.legend()
+    # Without ids and a date of the moment, so that the same figure is the same file.
+    with rc_context({"svg.hashsalt": path.name}):
+        drawn.savefig(path.with_suffix(".png"), dpi=120)
+        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None})
