@@ -238,6 +238,20 @@ def test_the_plan_of_a_branching_recipe(branching, tmp_path):
     assert not list(tmp_path.glob("work/*"))
 
 
+def test_a_training_that_builds_on_others_has_another_order_of_topics(
+    branching, tmp_path
+):
+    """As many epochs as there may be lie between; branches of one have the same."""
+    pipeline = Pipeline(recipe.read(branching, ["adore.seed=7"]), tmp_path)
+    seeds = {
+        name: training.arguments[1].data_seed
+        for name, training in pipeline.trainings.items()
+    }
+    assert seeds == {"wide": None, "narrow": None, "adore": 1007, "again": 2042}
+    chosen = Pipeline(recipe.read(branching, ["again.data_seed=5"]), tmp_path)
+    assert chosen.trainings["again"].arguments[1].data_seed == 5
+
+
 AGAIN = {"again", "again.encode", "again.test", "again.export"}
 ADORE = {"adore", "adore.test", "adore.train"}
 NARROW = {"narrow", "narrow.encode", "narrow.test"}
@@ -316,6 +330,8 @@ def test_a_branching_recipe_from_end_to_end(
     argv += ["--qrels", str(folder / "qrels.train.txt"), "--negatives_depth", "10"]
     argv += ["--negatives", *(str(runs / f"{n}.train.txt") for n in ("wide", "adore"))]
     argv += [f"--{word}".replace(": ", "=") for word in FAST.split(", ")]
+    # Two trainings came before it.
+    argv += ["--data_seed", "2042"]
     commands.train("star", argv)
     by_hand = (tmp_path / "again" / "model.safetensors").read_bytes()
     assert (models / "again" / "model.safetensors").read_bytes() == by_hand

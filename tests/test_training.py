@@ -65,6 +65,26 @@ def test_every_epoch_draws_other_negatives(bert, files, tmp_path, monkeypatch):
     assert first != second
 
 
+def test_data_seed_orders_the_topics(bert, files, tmp_path, monkeypatch):
+    """And changes nothing else: each topic has the negatives that it had."""
+    collate = joint.JointCollator.__call__
+    orders = []
+    for number, more in enumerate(([], [], ["--data_seed", "1042"])):
+        seen = []
+        monkeypatch.setattr(
+            joint.JointCollator,
+            "__call__",
+            lambda self, items, seen=seen: seen.extend(items) or collate(self, items),
+        )
+        argv = star_argv(files, bert, tmp_path / str(number))
+        commands.train("star", [*argv, *more])
+        epoch = seen[:24]
+        orders.append({qid: item["hard"] for item in epoch for qid in item["topics"]})
+    one, same, other = orders
+    assert list(one.items()) == list(same.items())
+    assert one == other and list(one) != list(other)
+
+
 def test_adore_trains_the_query_side_only(
     bert, vectors, files, tmp_path, topics, qrels
 ):

@@ -46,6 +46,9 @@ from dense_hn.train.trainer import DenseTrainingArguments, log_of
 RUNS = ("negatives", "teacher")
 # What stands before the name of a run that the collection brings.
 BROUGHT = "collection:"
+# Between the seeds that order the topics of a training and of one that builds on it: each
+# epoch adds one to its training's.
+APART = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +225,14 @@ class Pipeline:
             files = {k: v for k, v in files.items() if not k.startswith("eval_")}
         files |= {key: [runs[name] for name in names] for key, names in named.items()}
         one_sided = "vectors" in taken
+        parsed = commands.parse(
+            section.method, arguments.argv_of({**settings, **files})
+        )
+        training, before = parsed[1], self._builds_on(section.source)
+        if before and training.data_seed is None:
+            # An order of the topics of its own: with one they would all begin with the
+            # same topics and, of less than an epoch each, see no others.
+            training.data_seed = training.seed + APART * before
         return Training(
             section=section,
             passages=self.passages(section.source) if one_sided else section.name,
@@ -231,10 +242,14 @@ class Pipeline:
             ],
             brought=[runs[name] for name in made],
             evaluates=evaluates,
-            arguments=commands.parse(
-                section.method, arguments.argv_of({**settings, **files})
-            ),
+            arguments=parsed,
         )
+
+    def _builds_on(self, source: str) -> int:
+        """How many trainings there are up to one, itself included; none up to base."""
+        if source not in self.trainings:
+            return 0
+        return 1 + self._builds_on(self.trainings[source].section.source)
 
     def _systems(self) -> list[str]:
         """The systems known so far."""
@@ -336,11 +351,14 @@ class Pipeline:
             after.append(self._add_encode(training.passages))
         if training.evaluates:
             after.append("topics.dev")
+        settings = dict(section.settings)
+        if training.arguments[1].data_seed is not None:
+            settings["data_seed"] = training.arguments[1].data_seed
         self.ledger.add(
             name,
             lambda: commands.STAGES[section.method].train(*training.arguments),
             [self.model(name), log_of(self.model(name))],
-            [section.method, section.settings, _digests(training.run_files)],
+            [section.method, settings, _digests(training.run_files)],
             after=[*after, *(f"{system}.train" for system in training.systems)],
         )
 
