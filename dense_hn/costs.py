@@ -46,6 +46,8 @@ class Costs:
         self._steps = 0
         self._kept = self._padded = 0
         self._wall = 0.0
+        # Seconds by part, steps and tokens that lately() has told.
+        self._told: tuple[dict[str, float], int, int, int] = ({}, 0, 0, 0)
         # Bytes that were allocated on the GPU at most, of what was seen so far.
         self.gpu_peak = 0
 
@@ -103,6 +105,30 @@ class Costs:
             seconds = start.elapsed_time(end) / 1000 if self._cuda else end - start
             self._seconds[name] = self._seconds.get(name, 0) + seconds
         del self._marks[:-1]
+
+    def lately(self) -> dict[str, float]:
+        """Of the steps since the last call, while the block runs.
+
+        ``seconds/PART`` of a step, and ``padding_share`` as in :meth:`facts`.
+        """
+        self._mark()
+        self._add_up()
+        seconds, steps, kept, padded = self._told
+        told = {
+            f"seconds/{name}": round((total - seconds.get(name, 0)) / took, 4)
+            for took in [max(self._steps - steps, 1)]
+            for name, total in sorted(self._seconds.items())
+        }
+        if self._padded > padded:
+            share = 1 - (int(self._kept) - kept) / (self._padded - padded)
+            told["padding_share"] = round(share, 3)
+        self._told = (
+            dict(self._seconds),
+            self._steps,
+            int(self._kept),
+            self._padded,
+        )
+        return told
 
     def facts(self) -> dict[str, Any]:
         """The figures, as JSON, once the block has ended.

@@ -327,6 +327,7 @@ def adore_loss(setting, training, items, metric, **more):
     trainer = adore.AdoreTrainer(
         model=setting.encoder,
         args=training,
+        train_dataset=items,
         vectors=setting.vectors,
         hits=10,
         cut=4,

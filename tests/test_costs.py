@@ -54,6 +54,24 @@ def test_time_counts_once_in_the_innermost_part(clock, monkeypatch):
     assert facts["peak_memory_gib"] > 0.05
 
 
+def test_what_steps_took_lately(clock):
+    """Two steps, and then four; padding is of the tokens since, too."""
+    with costs.Costs() as spent:
+        told = []
+        for steps in (2, 4):
+            for _ in range(steps):
+                with costs.part("encode"):
+                    clock(3 * steps)
+                costs.count(torch.tensor([[1] * steps + [0] * (4 - steps)]))
+                clock(1)
+                costs.step()
+            told.append(spent.lately())
+    assert told == [
+        {"seconds/encode": 6, "seconds/other": 1, "padding_share": 0.5},
+        {"seconds/encode": 12, "seconds/other": 1, "padding_share": 0},
+    ]
+
+
 def test_a_part_ends_where_something_fails(clock):
     with costs.Costs() as spent:
         with pytest.raises(ZeroDivisionError), costs.part("encode"):

@@ -47,6 +47,7 @@ from dense_hn.search_command import (
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.supervision import Supervision, SupervisionArguments
+from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
 
 DYNAMIC = "hits of the step, by its scores"
@@ -145,12 +146,12 @@ class AdoreDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"qid", "query", "positives", "grades", "suspects", "drawn"}``: the text,
-        and rows."""
+        """``{"number", "qid", "query", "positives", "grades", "suspects", "drawn"}``:
+        the place among the topics, the text, and rows."""
         item = self._items[index]
         docids = [d for s in self._drawn for d in s.draw(item["qid"], self.epoch)]
         rows = self._docids.rows(list(dict.fromkeys(docids)))
-        return item | {"drawn": rows.tolist()}
+        return item | {"number": index, "drawn": rows.tolist()}
 
 
 class AdoreCollator:
@@ -161,7 +162,7 @@ class AdoreCollator:
         self._query_length = query_length
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries; ``rows`` [B, P] of their positives with their ``grades``
+        """Tokens of B queries and their ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
         (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
         [B, N] those of negatives beside the dynamic ones (both −1 where padded).
         """
@@ -170,6 +171,7 @@ class AdoreCollator:
         tokens = self._encoder.tokenize(texts, "query", self._query_length)
         return {
             "qids": [item["qid"] for item in items],
+            "numbers": torch.tensor([item["number"] for item in items]),
             "queries": self._encoder.batch(tokens),
             "rows": _pad([item["positives"] for item in items], 0),
             "grades": _pad([item["grades"] for item in items], 0),
@@ -216,6 +218,7 @@ class AdoreTrainer(DenseTrainer):
         self._cut = cut
         self._metric = metric
         self._skip = skip
+        self._last = LastHits(len(self.train_dataset or ()), self.args.device)
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
@@ -247,6 +250,7 @@ class AdoreTrainer(DenseTrainer):
         excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
         is_negative = ~excluded.any(dim=1) & (hits >= 0)
         is_negative[:, : self._skip] = False
+        self._tell(inputs, hits, ranks)
         is_negative = self.trusted(
             DYNAMIC,
             is_negative,
@@ -259,6 +263,15 @@ class AdoreTrainer(DenseTrainer):
             positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
         return loss, hits
+
+    def _tell(self, inputs: Mapping[str, Any], hits: Tensor, ranks: Tensor) -> None:
+        """Where the best positives stand, and how many of the hits are not new."""
+        padded = inputs["grades"] == 0
+        best = ranks.masked_fill(padded, torch.iinfo(ranks.dtype).max).amin(dim=1)
+        self.telemetry.add("rank_of_positive", best)
+        self.telemetry.add("positive_first", best == 1)
+        self.telemetry.add("not_retrieved", best > hits.shape[1])
+        self.telemetry.add("hits_as_before", self._last.again(inputs["numbers"], hits))
 
 
 def require_negatives(

@@ -67,8 +67,17 @@ class JointTrainer(DenseTrainer):
                 inputs["qids"],
                 lambda _, column: docids[column],
             )
+            self._tell(scores, inputs, random)
             loss = self._loss(scores, inputs, random)
         return (loss, {"scores": scores}) if return_outputs else loss
+
+    def _tell(self, scores: Tensor, inputs: Mapping[str, Any], random: Tensor) -> None:
+        """How many positives, and negatives, stand above the others."""
+        hard = inputs["hard"]
+        above = scores > _positives_of(scores, inputs)[:, None]
+        first = ~(above & (hard | random)).any(dim=1)
+        self.telemetry.add("positive_first", first)
+        self.telemetry.add("hard_above", above[hard])
 
     def _loss(
         self, scores: Tensor, inputs: Mapping[str, Any], random: Tensor

@@ -19,6 +19,7 @@ from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.lamb import Lamb
+from dense_hn.train.telemetry import Telemetry
 
 log = logging.getLogger("dense_hn")
 
@@ -154,6 +155,20 @@ class DenseTrainer(Trainer):
         self._evaluator = evaluator
         self._filter = filter_
         self._report = report
+        self.telemetry = Telemetry()
+        # What fit counts, while it trains.
+        self.spent: costs.Costs | None = None
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Called by the Trainer with what goes into the log, TensorBoard and the like.
+
+        Beside a loss stand the means since the last one: what :attr:`telemetry` was told,
+        the seconds of a step by part, and the padding. Of several processes, the first's.
+        """
+        if "loss" in logs:
+            logs |= self.telemetry.means()
+            logs |= self.spent.lately() if self.spent else {}
+        super().log(logs, *args, **kwargs)
 
     def get_batch_samples(self, *args, **kwargs):
         """Called by the Trainer for the next batches."""
@@ -199,6 +214,7 @@ class DenseTrainer(Trainer):
             return candidates
         scores, best = (s.detach() / self.model.settings.scale for s in (scores, best))
         found = self._filter.suspicious(scores, best[:, None]) & candidates
+        self.telemetry.add("suspected", found.sum(dim=1))
         self._report.drop_where(source, found, qids, docid, scores, best)
         return candidates & ~found
 
@@ -246,7 +262,7 @@ def costs_of(encoder_dir: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.costs.json")
 
 
-def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
+def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder) -> None:
     """Train, and save the encoder where the arguments say, log and costs beside it."""
     args = trainer.args
     trained.gradient_cache = args.gradient_cache
@@ -259,6 +275,7 @@ def fit(trainer: Trainer, trained: encoder.DenseEncoder) -> None:
         trainer.optimizer_cls_and_kwargs = (Lamb, settings)
     trainer.add_callback(CountUpdates())
     with costs.Costs() as spent:
+        trainer.spent = spent
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
         trained.save(args.encoder_dir)
