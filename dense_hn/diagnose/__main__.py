@@ -138,12 +138,12 @@ def run(args: argparse.Namespace) -> None:
         chosen = set(random.Random(args.seed).sample(list(topics), args.sample))
         log.info("%d of %d topics are looked at", len(chosen), len(topics))
         topics = {qid: text for qid, text in topics.items() if qid in chosen}
+    if len({name for name, *_ in args.system}) < len(args.system):
+        raise DenseHNError("--system: each needs a name of its own")
     systems = {
         name: (DenseEncoder.load(encoder), Vectors.load(vectors))
         for name, encoder, vectors in args.system
     }
-    if len(systems) < len(args.system):
-        raise DenseHNError("--system: each needs a name of its own")
     hits = trec.read_run(args.negatives) if args.negatives else {}
     for name, (encoder, vectors) in systems.items():
         vectors.require_made_by(encoder, name)

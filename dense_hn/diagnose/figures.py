@@ -53,8 +53,8 @@ def draw(
             "share of the static negatives up to it",
         )
         for name, of in ranks.items():
-            every = np.sort([rank for one in of for rank in one])
-            axes.plot(every, np.arange(1, len(every) + 1) / len(every), label=name)
+            every, numbers = np.unique(np.concatenate(of), return_counts=True)
+            axes.plot(every, numbers.cumsum() / numbers.sum(), label=name)
         _save(drawn, axes, folder / "negatives")
 
 
