@@ -15,9 +15,10 @@ are shown. Errors make training or evaluation invalid:
 * in a folder, training topics without a relevant document, which training refuses.
 
 Warnings are for a person to judge: relevant passages that train shares with another
-split, and whether dev shares many more, or fewer, than test, passages that (nearly) repeat a relevant one and are not judged relevant, query
-texts that stand in two evaluated splits or in their own relevant passages, ids that
-Pyserini changes, training topics without hits in a run.
+split, and whether dev shares many more, or fewer, than test; passages that (nearly)
+repeat a relevant one and are not judged relevant; query texts that stand in two evaluated
+splits or in their own relevant passages; ids that Pyserini changes; training topics
+without hits in a run.
 
 The collection is held in memory, and near-duplicates are looked for exactly, in about
 0.1 ms a passage and 64 bytes a word of the relevant passages (dense_hn/check/near.py):

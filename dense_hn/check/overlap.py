@@ -20,6 +20,7 @@ UNLIKE = 0.25
 def findings(collection: Collection) -> Iterator[Finding]:
     """What every two splits share, training first."""
     splits = sorted(collection.topics, key=lambda split: split != TRAIN)
+    learned: dict[str, dict[str, list[str]]] = {}
     for one, other in combinations(splits, 2):
         severity = ERROR if one == TRAIN else WARNING
         topics = collection.topics[one]
@@ -34,9 +35,10 @@ def findings(collection: Collection) -> Iterator[Finding]:
         )
         yield _texts(collection, one, other, severity)
         if one == TRAIN and {one, other} <= collection.qrels.keys():
-            yield _passages(collection, other)
-    if {TRAIN, DEV, TEST} <= collection.qrels.keys():
-        yield _unlike(collection)
+            learned[other] = _learned(collection, other)
+            yield _passages(collection, other, learned[other])
+    if {DEV, TEST} <= learned.keys():
+        yield _unlike(collection, learned)
 
 
 def _texts(collection: Collection, one: str, other: str, severity: str) -> Finding:
@@ -64,8 +66,9 @@ def _by_text(topics: trec.Topics) -> dict[str, list[str]]:
     return found
 
 
-def _passages(collection: Collection, other: str) -> Finding:
-    shared = _learned(collection, other)
+def _passages(
+    collection: Collection, other: str, shared: dict[str, list[str]]
+) -> Finding:
     passages: dict[str, str] = {}
     for qid, both in shared.items():
         passages |= dict.fromkeys(both, qid)
@@ -79,11 +82,11 @@ def _passages(collection: Collection, other: str) -> Finding:
     )
 
 
-def _unlike(collection: Collection) -> Finding:
+def _unlike(collection: Collection, shared: dict[str, dict[str, list[str]]]) -> Finding:
     """Whether much more, or less, of dev than of test has been learned as an answer."""
-    shared = {split: _learned(collection, split) for split in (DEV, TEST)}
     share = {
-        split: len(of) / len(collection.qrels[split]) for split, of in shared.items()
+        split: len(shared[split]) / len(collection.qrels[split])
+        for split in (DEV, TEST)
     }
     apart = abs(share[DEV] - share[TEST]) > UNLIKE
     more = max(share, key=share.__getitem__)

@@ -59,30 +59,36 @@ class JointTrainer(DenseTrainer):
         with costs.part("loss"):
             scores = self.model.settings.scale * queries @ passages.T
             docids = inputs["docids"]
+            positive = _positives_of(scores, inputs)
             random = self.trusted(
                 IN_BATCH,
                 inputs["random"],
                 scores,
-                _positives_of(scores, inputs),
+                positive,
                 inputs["qids"],
                 lambda _, column: docids[column],
             )
-            self._tell(scores, inputs, random)
-            loss = self._loss(scores, inputs, random)
+            self._tell(positive, scores, inputs["hard"], random)
+            loss = self._loss(positive, scores, inputs, random)
         return (loss, {"scores": scores}) if return_outputs else loss
 
-    def _tell(self, scores: Tensor, inputs: Mapping[str, Any], random: Tensor) -> None:
+    def _tell(
+        self, positive: Tensor, scores: Tensor, hard: Tensor, random: Tensor
+    ) -> None:
         """How many positives, and negatives, stand above the others."""
-        hard = inputs["hard"]
-        above = scores > _positives_of(scores, inputs)[:, None]
+        above = scores > positive[:, None]
         first = ~(above & (hard | random)).any(dim=1)
         self.telemetry.add("positive_first", first)
         self.telemetry.add("hard_above", above[hard])
 
     def _loss(
-        self, scores: Tensor, inputs: Mapping[str, Any], random: Tensor
+        self,
+        positive: Tensor,
+        scores: Tensor,
+        inputs: Mapping[str, Any],
+        random: Tensor,
     ) -> Tensor:
-        positive, hard = _positives_of(scores, inputs), inputs["hard"]
+        hard = inputs["hard"]
         if self._name in losses.DISTILLATIONS:
             teacher = self._teacher_scale * inputs["teacher"]
             pairs = (hard | random) & ~teacher.isnan()
