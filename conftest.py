@@ -133,6 +133,33 @@ def files(tmp_path, corpus, topics, qrels, run) -> dict[str, Path]:
     return paths
 
 
+@pytest.fixture(scope="session")
+def split_folder_in(corpus, topics, qrels) -> Callable[[Path], Path]:
+    """Writes a collection folder: 12 topics to train on, 6 for dev, 6 for test."""
+
+    def write(folder: Path) -> Path:
+        write_corpus(folder / "made" / "corpus" / "corpus.jsonl", corpus)
+        qids = list(topics)
+        for split, part in (
+            ("train", qids[:12]),
+            ("dev", qids[12:18]),
+            ("test", qids[18:]),
+        ):
+            chosen = {qid: topics[qid] for qid in part}
+            trec.write_topics(folder / "made" / f"topics.{split}.tsv", chosen)
+            judged = {qid: qrels[qid] for qid in part}
+            trec.write_qrels(folder / "made" / f"qrels.{split}.txt", judged)
+        return folder / "made"
+
+    return write
+
+
+@pytest.fixture
+def split_folder(tmp_path, split_folder_in) -> Path:
+    """A collection folder of this test's own, as split_folder_in writes it."""
+    return split_folder_in(tmp_path)
+
+
 def _lines(rows) -> bytes:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.collections.corpus import write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import commands, recipe
@@ -185,35 +184,18 @@ def test_models_lie_where_pyserini_takes_them_for_what_they_are(
         Pipeline(recipe.read(branching, ["encoder.source=no/such/model"]), tmp_path)
 
 
-@pytest.fixture
-def folder(tmp_path, corpus, topics, qrels):
-    """A collection folder: 12 topics to train on, 6 for dev, 6 for test."""
-    write_corpus(tmp_path / "made" / "corpus" / "corpus.jsonl", corpus)
-    qids = list(topics)
-    for split, part in (
-        ("train", qids[:12]),
-        ("dev", qids[12:18]),
-        ("test", qids[18:]),
-    ):
-        chosen = {qid: topics[qid] for qid in part}
-        trec.write_topics(tmp_path / "made" / f"topics.{split}.tsv", chosen)
-        judged = {qid: qrels[qid] for qid in part}
-        trec.write_qrels(tmp_path / "made" / f"qrels.{split}.txt", judged)
-    return tmp_path / "made"
-
-
 FAST = (
     "max_steps: 2, per_device_train_batch_size: 4, learning_rate: 1e-3, use_cpu: true"
 )
 
 
 @pytest.fixture
-def branching(tmp_path, folder, bert):
+def branching(tmp_path, split_folder, bert):
     """A recipe with two STARs from base, an ADORE from the second, a STAR from that."""
     path = tmp_path / "branching.yaml"
     path.write_text(
         f"""
-collection: {{folder: {folder}}}
+collection: {{folder: {split_folder}}}
 encoder: {{source: {bert}}}
 wide: {{method: star, negatives: [bm25, base], negatives_depth: 10, {FAST}}}
 narrow: {{method: star, from: base, negatives_depth: 20, {FAST}}}
@@ -233,7 +215,7 @@ def test_the_plan_of_a_branching_recipe(branching, tmp_path):
         *("bm25.train", "base.train", "wide", "wide.encode", "wide.test"),
         *("narrow", "narrow.encode", "narrow.test", "adore", "adore.test"),
         *("wide.train", "adore.train", "again", "again.encode", "again.test"),
-        *("wide.export", "again.export", "evaluate"),
+        *("wide.export", "again.export", "evaluate", "cards"),
     ]
     assert not list(tmp_path.glob("work/*"))
 
@@ -285,11 +267,11 @@ def test_a_changed_branch_redoes_what_reads_it(branching, tmp_path, change, redo
     changed = {
         name for name in two if name not in one or one[name].key != two[name].key
     }
-    assert changed == redone | {"evaluate"}
+    assert changed == redone | {"evaluate", "cards"}
 
 
 def test_a_branching_recipe_from_end_to_end(
-    branching, folder, tmp_path, corpus, topics, capsys
+    branching, split_folder, tmp_path, corpus, topics, capsys
 ):
     pipeline = Pipeline(recipe.read(branching), tmp_path)
     pipeline.run()
@@ -325,9 +307,14 @@ def test_a_branching_recipe_from_end_to_end(
 
     # The last stage is what its command line makes of the files between.
     argv = ["--encoder", str(models / "adore"), "--output_dir", str(tmp_path / "again")]
-    argv += ["--corpus", str(folder / "corpus" / "corpus.jsonl")]
-    argv += ["--topics", str(folder / "topics.train.tsv")]
-    argv += ["--qrels", str(folder / "qrels.train.txt"), "--negatives_depth", "10"]
+    argv += ["--corpus", str(split_folder / "corpus" / "corpus.jsonl")]
+    argv += ["--topics", str(split_folder / "topics.train.tsv")]
+    argv += [
+        "--qrels",
+        str(split_folder / "qrels.train.txt"),
+        "--negatives_depth",
+        "10",
+    ]
     argv += ["--negatives", *(str(runs / f"{n}.train.txt") for n in ("wide", "adore"))]
     argv += [f"--{word}".replace(": ", "=") for word in FAST.split(", ")]
     # Two trainings came before it.
@@ -341,7 +328,11 @@ def test_a_branching_recipe_from_end_to_end(
     indexes = tmp_path / "work" / "branching" / "indexes"
     assert {path.name for path in indexes.iterdir()} == {"bm25", "wide", "again"}
 
-    assert "── again (20 of 25)" in capsys.readouterr().out
+    assert "── again (20 of 26)" in capsys.readouterr().out
+    # The recipe as it ran is a recipe, the same.
+    ran = tmp_path / "work" / "branching" / "branching.yaml"
+    assert recipe.read(str(ran)) == recipe.read(branching)
+
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     second = Pipeline(recipe.read(branching), tmp_path)
     second.run()
@@ -350,11 +341,13 @@ def test_a_branching_recipe_from_end_to_end(
     } == before
     assert "──" not in capsys.readouterr().out
     stages = second.report().partition("\nall ")[0].splitlines()[1:]
-    assert len(stages) == 25
+    assert len(stages) == 26
     assert all(line.endswith("(done before)") for line in stages)
 
 
-def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_path):
+def test_a_method_gets_the_files_that_it_has_fields_for(
+    branching, split_folder, tmp_path
+):
     def plan(*changes):
         changes = ["method=warmup", "eval_steps=1", *changes]
         changes = [f"wide.{change}" for change in changes]
@@ -381,9 +374,9 @@ def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_p
         str(runs / "base.train.txt"),
     ]
     assert args.teacher == str(runs / "base.train.txt")
-    assert args.eval_topics == str(folder / "topics.dev.tsv")
-    assert args.eval_qrels == str(folder / "qrels.dev.txt")
-    (folder / "topics.dev.tsv").write_text("q12\tanother lamp\n")
+    assert args.eval_topics == str(split_folder / "topics.dev.tsv")
+    assert args.eval_qrels == str(split_folder / "qrels.dev.txt")
+    (split_folder / "topics.dev.tsv").write_text("q12\tanother lamp\n")
     _, after = plan("teacher=base", "drop_max_score=9", "eval_strategy=steps")
     assert before["wide"].key != after["wide"].key
     assert before["narrow"].key == after["narrow"].key
@@ -391,7 +384,7 @@ def test_a_method_gets_the_files_that_it_has_fields_for(branching, folder, tmp_p
         plan("teacher=x.txt", "drop_max_score=9")
     with pytest.raises(DenseHNError, match="stage wide: eval_qrels is filled in"):
         plan("eval_qrels=x")
-    (folder / "qrels.dev.txt").unlink()
+    (split_folder / "qrels.dev.txt").unlink()
     with pytest.raises(
         DenseHNError, match="the dev topics are not judged.*dense_hn.mine"
     ):

@@ -4,10 +4,15 @@
         --system warmup models/warmup vectors/warmup --system star models/star vectors/star \\
         --negatives warmup.train.txt --output diagnosis
 
-Each ``--system`` is a name, an encoder folder and the vectors that it searches. For every
-topic and relevant passage the passages of the whole corpus that score above it, and are not
-relevant, are counted exactly (T); random negatives lower the mean of T, hard ones that of
-min(T, K). With ``--negatives``, a run for these topics, each system says where these static
+Each ``--system`` is a name, an encoder folder and the vectors that it searches; in their
+place, ``--folder`` takes the output folder of a recipe that ran, with its topics and all of its
+encoders:
+
+    python -m dense_hn.diagnose --folder . --output diagnosis
+
+For every topic and relevant passage the passages of the whole corpus that score above it, and
+are not relevant, are counted exactly (T); random negatives lower the mean of T, hard ones that
+of min(T, K). With ``--negatives``, a run for these topics, each system says where these static
 negatives stand now: how many are still among its own top ones, and at what rank.
 
 ``--output`` gets ``diagnosis.json``, ``errors.csv`` (every pair's T), ``table.txt`` (which is
@@ -32,6 +37,7 @@ from dense_hn.diagnose.errors import above, carried_by
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import require_replaceable, whole_folder
+from dense_hn.train.places import Places
 
 log = logging.getLogger("dense_hn")
 
@@ -129,10 +135,27 @@ def _cell(name: str, value: float) -> str:
     return f"{value:,.1f}" if "mean" in name or "top" in name else f"{value:,.0f}"
 
 
+def fill(args: argparse.Namespace, places: Places) -> None:
+    """Name what a recipe made, where nothing else is named."""
+    args.topics = args.topics or places.topics(args.split)
+    args.qrels = args.qrels or places.judged(args.split)
+    names = ["base"] * places.recipe.evaluate.untrained
+    names += [stage.name for stage in places.recipe.stages]
+    args.system = args.system or [
+        (name, str(places.model(name)), str(places.vectors(places.passages(name))))
+        for name in names
+    ]
+
+
 def run(args: argparse.Namespace) -> None:
     """Diagnose all systems, one after another, and write the folder."""
     figures.require()
     require_replaceable(args.output, REPORT, also=OTHERS)
+    if args.folder:
+        fill(args, Places.found(args.folder, args.recipe))
+    for name in ("system", "topics", "qrels"):
+        if not getattr(args, name):
+            raise DenseHNError(f"give --{name}, or --folder, which has all of them")
     topics, qrels = trec.read_judged(args.topics, args.qrels, args.relevance_level)
     if args.sample and args.sample < len(topics):
         chosen = set(random.Random(args.seed).sample(list(topics), args.sample))
@@ -187,12 +210,14 @@ def main() -> None:
         "--system",
         nargs=3,
         action="append",
-        required=True,
         metavar=("NAME", "ENCODER", "VECTORS"),
         help="may be given several times",
     )
-    parser.add_argument("--topics", required=True, help="TSV, TREC or JSON")
-    parser.add_argument("--qrels", required=True, help="for them")
+    parser.add_argument("--topics", help="TSV, TREC or JSON")
+    parser.add_argument("--qrels", help="for them")
+    parser.add_argument("--folder", type=Path, help="that a recipe ran in")
+    parser.add_argument("--recipe", default="", help="where several ran: which")
+    parser.add_argument("--split", default="train", help="its topics (train)")
     parser.add_argument(
         "--relevance_level", type=int, default=1, help="relevant from (1)"
     )

@@ -7,14 +7,20 @@ from pathlib import Path
 PREFIX = "eval_"
 
 
-def read(log: Path) -> dict[str, dict[int, float]]:
-    """Measure to step to value, of a log that a training left beside its encoder."""
+def read(log: Path, prefix: str = PREFIX) -> dict[str, dict[int, float]]:
+    """Measure to step to value, of a log that a training left beside its encoder.
+
+    Args:
+        log: file.
+        prefix: of the entries that are read, without which they are named; empty for all
+            that was logged.
+    """
     curves: dict[str, dict[int, float]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         for name, value in entry.items():
-            if name.startswith(PREFIX):
-                curves.setdefault(name.removeprefix(PREFIX), {})[entry["step"]] = value
+            if name.startswith(prefix):
+                curves.setdefault(name.removeprefix(prefix), {})[entry["step"]] = value
     return curves
 
 

@@ -1,16 +1,6 @@
 """Runs a recipe: corpus → BM25 → training stages → Pyserini indexes → runs → table.
 
-:meth:`Pipeline._plan` is the path of the data. Under the output folder it writes
-
-    work/NAME/    collection, models/{base,STAGE…} (or ance/{base,STAGE…}, by which
-                  Pyserini knows that architecture), vectors/{base,STAGE…},
-                  indexes/{bm25,STAGE…}, stages.json
-    runs/NAME/    a TREC run for each system, the table, and the training curves
-    qrels/NAME/   the qrels that the table was scored with
-
-A system is bm25, base or a training stage. Its passage space is the system whose
-passage vectors it searches: itself, or, where a stage trains the query side only, that
-of the stage it starts from.
+:meth:`Pipeline._plan` is the path of the data; what it is called, :mod:`places` tells.
 """
 
 import importlib.util
@@ -22,12 +12,7 @@ from typing import Any
 
 from dense_hn import DenseHNError, bm25, pyserini, trec
 from dense_hn.collections import sources
-from dense_hn.collections.collection import (
-    corpus_file,
-    qrels_file,
-    run_file,
-    topics_file,
-)
+from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
@@ -37,9 +22,10 @@ from dense_hn.files import digest, require_file, whole_file
 from dense_hn.mine import mine
 from dense_hn.names import unknown
 from dense_hn.search_command import as_typed, require_plain, search_command
-from dense_hn.train import adore, arguments, commands, curves
+from dense_hn.train import adore, arguments, card, commands, curves
 from dense_hn.train.ledger import Ledger
-from dense_hn.train.recipe import Recipe, TrainingSection
+from dense_hn.train.places import Places
+from dense_hn.train.recipe import Recipe, TrainingSection, as_yaml
 from dense_hn.train.trainer import DenseTrainingArguments, log_of
 
 # Settings that name runs of the training topics.
@@ -56,8 +42,6 @@ class Training:
     """A training stage with the files that the recipe fills in."""
 
     section: TrainingSection
-    # Its passage space.
-    passages: str
     # The systems and the run files whose hits of the training topics it reads.
     systems: list[str]
     run_files: list[Path]
@@ -69,7 +53,7 @@ class Training:
     arguments: tuple[Any, DenseTrainingArguments]
 
 
-class Pipeline:
+class Pipeline(Places):
     """A recipe, the files it reads and writes, and its stages."""
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
@@ -84,21 +68,6 @@ class Pipeline:
                 collection or of the encoder that are not there, negatives of a system
                 that there is not.
         """
-        self.recipe = recipe
-        self.split = recipe.evaluate.topics
-        self.work = root / "work" / recipe.name
-        self.runs = root / "runs" / recipe.name
-        self.qrels = root / "qrels" / recipe.name / f"{self.split}.txt"
-        self.table = self.runs / f"table.{self.split}.txt"
-        self.curves = self.runs / "curves.dev.txt"
-        # A folder is used as it is; other collections are made.
-        self.given = recipe.collection.kind == sources.FOLDER
-        self.collection = self.work / "collection"
-        if self.given:
-            self.collection = Path(recipe.collection.value)
-        self.corpus = corpus_file(self.collection)
-        self.ledger = Ledger(self.work / "stages.json")
-
         pyserini.java_home()
         if importlib.util.find_spec("faiss") is None:
             raise DenseHNError("faiss is not installed; run `pip install faiss-cpu`")
@@ -110,7 +79,8 @@ class Pipeline:
         self.encoder_settings = {name: getattr(typed, name) for name in given_settings}
         saved = EncoderSettings.saved(locate(self.source))
         settings = EncoderSettings.of(saved | self.encoder_settings)
-        self.architecture = settings.architecture
+        super().__init__(recipe, root, settings.architecture)
+        self.ledger = Ledger(self.costs)
         # In the order of the file, so that each knows those before it.
         self.trainings: dict[str, Training] = {}
         for section in recipe.stages:
@@ -125,35 +95,6 @@ class Pipeline:
             self.splits = list(dict.fromkeys([self.split, "dev"]))
         self._require_judged([*(["train"] if self.trainings else []), *self.splits])
         self._plan()
-
-    def model(self, name: str) -> Path:
-        """Folder of an encoder: base, or a training stage's."""
-        folder = "ance" if self.architecture == "ance" else "models"
-        return self.work / folder / name
-
-    def vectors(self, space: str) -> Path:
-        """Vectors folder of a passage space."""
-        return self.work / "vectors" / space
-
-    def index(self, name: str) -> Path:
-        """An index that Pyserini opens: bm25 (Lucene), or a passage space's (faiss)."""
-        return self.work / "indexes" / name
-
-    def topics(self, split: str) -> Path:
-        """Topics of a split."""
-        return topics_file(self.collection, split)
-
-    def judged(self, split: str) -> Path:
-        """Qrels of a split."""
-        return qrels_file(self.collection, split)
-
-    def hits(self, system: str, split: str) -> Path:
-        """The run of a system."""
-        return self.runs / f"{system}.{split}.txt"
-
-    def passages(self, encoder: str) -> str:
-        """The passage space of an encoder: base, or a training stage's."""
-        return encoder if encoder == "base" else self.trainings[encoder].passages
 
     def exported(self) -> list[str]:
         """The training stages that Pyserini can search when the recipe is done.
@@ -224,7 +165,6 @@ class Pipeline:
         if not evaluates:
             files = {k: v for k, v in files.items() if not k.startswith("eval_")}
         files |= {key: [runs[name] for name in names] for key, names in named.items()}
-        one_sided = "vectors" in taken
         parsed = commands.parse(
             section.method, arguments.argv_of({**settings, **files})
         )
@@ -235,7 +175,6 @@ class Pipeline:
             training.data_seed = training.seed + APART * before
         return Training(
             section=section,
-            passages=self.passages(section.source) if one_sided else section.name,
             systems=systems,
             run_files=[
                 path for name, path in runs.items() if name not in (*systems, *made)
@@ -312,6 +251,9 @@ class Pipeline:
             recipe.evaluate.measures,
             after=[f"{name}.{self.split}" for name in ("topics", *self._scored())],
         )
+        if self.trainings:
+            cards = [self.model(name) / card.FILE for name in self.exported()]
+            add("cards", self._cards, cards, after=["evaluate"])
 
     def _add_search(self, system: str, split: str, hits: int) -> None:
         """Declare the run of a system."""
@@ -347,8 +289,8 @@ class Pipeline:
         training = self.trainings[name]
         section = training.section
         after = ["collection", section.source]
-        if training.passages != name:
-            after.append(self._add_encode(training.passages))
+        if self.passages(name) != name:
+            after.append(self._add_encode(self.passages(name)))
         if training.evaluates:
             after.append("topics.dev")
         settings = dict(section.settings)
@@ -372,29 +314,36 @@ class Pipeline:
 
     def run(self) -> None:
         """Run the stages that are not done."""
+        text = as_yaml(self.recipe)
+        if not self.ran.exists() or self.ran.read_text(encoding="utf-8") != text:
+            with whole_file(self.ran) as partial_file:
+                partial_file.write_text(text, encoding="utf-8")
         self.ledger.run()
 
     def report(self) -> str:
         """Time of the stages, how Pyserini searches the models, and the table."""
         lines = [self.ledger.summary()]
-        copy = self.work / f"topics.{self.split}.json"
         for name in self.exported():
-            encoder, index, topics = self._searched(name)
-            command = search_command(
-                EncoderSettings.of(EncoderSettings.saved(str(encoder))),
-                encoder,
-                index,
-                trec.for_pyserini(topics, copy),
-                output=self.runs / f"pyserini-{name}.{self.split}.txt",
-                hits=self.recipe.evaluate.hits,
-            )
-            lines += ["", f"{name} in Pyserini:", as_typed("search.faiss", command)]
+            command = as_typed("search.faiss", self._command(name))
+            lines += ["", f"{name} in Pyserini:", command]
         if self._evaluated():
             lines += ["", f"{self.recipe.name}, dev topics while training"]
             lines += [self.curves.read_text(encoding="utf-8").rstrip()]
         lines += ["", f"{self.recipe.name}, {self.split} topics"]
         lines += [self.table.read_text(encoding="utf-8").rstrip()]
         return "\n".join(lines)
+
+    def _command(self, name: str) -> list[str]:
+        """What `pyserini.search.faiss` gets to search a training stage."""
+        encoder, index, topics = self._searched(name)
+        return search_command(
+            EncoderSettings.of(EncoderSettings.saved(str(encoder))),
+            encoder,
+            index,
+            trec.for_pyserini(topics, self.work / f"topics.{self.split}.json"),
+            output=self.runs / f"pyserini-{name}.{self.split}.txt",
+            hits=self.recipe.evaluate.hits,
+        )
 
     def _digests(self, *files: Path) -> list[str]:
         """Digests of a given collection's files; a made one is known by its stage."""
@@ -499,6 +448,18 @@ class Pipeline:
         ):
             with whole_file(path) as partial_file:
                 partial_file.write_text(f"{text}\n", encoding="utf-8")
+
+    def _cards(self) -> None:
+        for name in self.exported():
+            line = as_typed(
+                "search.faiss", [*map(self._from_root, self._command(name))]
+            )
+            card.write(self, name, self.passages(name), line)
+
+    def _from_root(self, word: str) -> str:
+        """A path as it is in the output folder; of others the name alone, to be published."""
+        word = word.removeprefix(f"{self.root}/")
+        return Path(word).name if Path(word).is_absolute() else word
 
 
 def _required(field: Field) -> bool:

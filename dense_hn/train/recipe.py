@@ -19,7 +19,7 @@ stage, in the order of the file. Its name is the stage's, and it takes
 import re
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,28 @@ def read(recipe: str, changes: Sequence[str] = ()) -> Recipe:
         for name, kind in fixed.items()
     }
     return Recipe(name=path.stem, stages=stages, **values)
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """A recipe's file: what :func:`read` made it from, with changes and defaults filled in."""
+    sections = {
+        "collection": {recipe.collection.kind: recipe.collection.value},
+        "encoder": recipe.encoder,
+        "bm25": asdict(recipe.bm25),
+        "evaluate": asdict(recipe.evaluate),
+    }
+    for stage in recipe.stages:
+        given = {"method": stage.method, "from": stage.source}
+        sections[stage.name] = given | stage.settings
+    return yaml.dump(sections, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors, where sections share a value."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Always."""
+        return True
 
 
 def _training(

@@ -79,7 +79,7 @@ BUDGETS = {
         length=128, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
     ),
     "scifact": Budget(
-        length=192, cut=96, batch=16, warmup=40, steps=40, adore=100, alternative=130
+        length=256, cut=192, batch=16, warmup=30, steps=60, adore=60, alternative=110
     ),
     "wikitablequestions": Budget(
         length=256,

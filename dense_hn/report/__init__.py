@@ -1,0 +1,1 @@
+"""What a recipe did, in one page to open in a browser."""

@@ -1,0 +1,121 @@
+"""Where a recipe keeps what it makes, and finds what it was given.
+
+Under an output folder there are
+
+    work/NAME/    NAME.yaml (the recipe as it ran), collection, models/{base,STAGE…} (or
+                  ance/{base,STAGE…}, by which Pyserini knows that architecture),
+                  vectors/{base,STAGE…}, indexes/{bm25,STAGE…}, stages.json
+    runs/NAME/    a TREC run for each system, the table, and the training curves
+    qrels/NAME/   the qrels that the table was scored with
+
+A system is bm25, base or a training stage. Its passage space is the system whose
+passage vectors it searches: itself, or, where a stage trains the query side only, that
+of the stage it starts from.
+"""
+
+from pathlib import Path
+
+from dense_hn import DenseHNError
+from dense_hn.collections import sources
+from dense_hn.collections.collection import corpus_file, qrels_file, topics_file
+from dense_hn.names import unknown
+from dense_hn.train import commands, recipe
+from dense_hn.train.recipe import Recipe
+
+# Folder of the encoders, by their architecture.
+MODELS = {"ance": "ance", "auto": "models"}
+
+
+class Places:
+    """The files of a recipe."""
+
+    def __init__(self, recipe: Recipe, root: Path, architecture: str) -> None:
+        """Name them; nothing is read or written.
+
+        Args:
+            recipe: whose they are.
+            root: folder under which work/, runs/ and qrels/ are.
+            architecture: of its encoders.
+        """
+        self.recipe = recipe
+        self.root = root
+        self.architecture = architecture
+        self.split = recipe.evaluate.topics
+        self.work = root / "work" / recipe.name
+        self.runs = root / "runs" / recipe.name
+        self.qrels = root / "qrels" / recipe.name / f"{self.split}.txt"
+        self.table = self.runs / f"table.{self.split}.txt"
+        self.curves = self.runs / "curves.dev.txt"
+        self.costs = self.work / "stages.json"
+        # The recipe as it ran.
+        self.ran = self.work / f"{recipe.name}.yaml"
+        # A folder is used as it is; other collections are made.
+        self.given = recipe.collection.kind == sources.FOLDER
+        self.collection = self.work / "collection"
+        if self.given:
+            self.collection = Path(recipe.collection.value)
+        self.corpus = corpus_file(self.collection)
+
+    @classmethod
+    def found(cls, root: Path, name: str = "") -> "Places":
+        """Those of a recipe that ran.
+
+        Args:
+            root: what was given as its output folder.
+            name: of the recipe; need not be given where only one ran.
+
+        Raises:
+            DenseHNError: no recipe ran there, or several did; not this one.
+        """
+        ran = {
+            path.parent.name: path
+            for path in sorted(root.glob("work/*/*.yaml"))
+            if path.stem == path.parent.name
+        }
+        if not ran:
+            raise DenseHNError(
+                f"{root}: no recipe ran with this output folder; name what "
+                "`python -m dense_hn.train RECIPE --output` was given"
+            )
+        if not name and len(ran) > 1:
+            raise DenseHNError(
+                f"{root}: several recipes ran: {', '.join(ran)}; name one"
+            )
+        if name and name not in ran:
+            raise DenseHNError(f"{root}: {unknown('recipe', name, ran)}")
+        path = ran[name] if name else next(iter(ran.values()))
+        there = [key for key, of in MODELS.items() if (path.parent / of).is_dir()]
+        if not there:
+            raise DenseHNError(f"{path.parent}: no encoder in it; run {path} again")
+        return cls(recipe.read(str(path)), root, there[0])
+
+    def passages(self, encoder: str) -> str:
+        """The passage space of an encoder: base, or a training stage's."""
+        for stage in self.recipe.stages:
+            if stage.name == encoder and commands.one_sided(stage.method):
+                return self.passages(stage.source)
+        return encoder
+
+    def model(self, name: str) -> Path:
+        """Folder of an encoder: base, or a training stage's."""
+        return self.work / MODELS[self.architecture] / name
+
+    def vectors(self, space: str) -> Path:
+        """Vectors folder of a passage space."""
+        return self.work / "vectors" / space
+
+    def index(self, name: str) -> Path:
+        """An index that Pyserini opens: bm25 (Lucene), or a passage space's (faiss)."""
+        return self.work / "indexes" / name
+
+    def topics(self, split: str) -> Path:
+        """Topics of a split."""
+        return topics_file(self.collection, split)
+
+    def judged(self, split: str) -> Path:
+        """Qrels of a split."""
+        return qrels_file(self.collection, split)
+
+    def hits(self, system: str, split: str) -> Path:
+        """The run of a system."""
+        return self.runs / f"{system}.{split}.txt"
