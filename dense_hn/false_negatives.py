@@ -113,6 +113,18 @@ class Report:
             for docid, scores in documents.items()
         }
 
+    def state(self) -> dict[str, dict]:
+        """All of it, as JSON."""
+        return {"dropped": self._dropped, "notes": self._notes}
+
+    def restore(self, state: Mapping[str, Mapping]) -> None:
+        """Take up what :meth:`state` told, for what was dropped before a training stopped."""
+        for source, queries in state["dropped"].items():
+            for qid, documents in queries.items():
+                for docid, scores in documents.items():
+                    self.drop(source, qid, docid, *scores)
+        self._notes |= state["notes"]
+
     def __bool__(self) -> bool:
         return bool(self._dropped or self._notes)
 

@@ -375,7 +375,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         evaluator=evaluator,
         callbacks=[TellEpoch(dataset), *args.callbacks()],
     )
-    fit(trainer, encoder)
+    fit(trainer, encoder, args)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
         if args.index:

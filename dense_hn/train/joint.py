@@ -190,7 +190,7 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
         report=supervision.report,
         evaluator=evaluator,
     )
-    fit(trainer, encoder)
+    fit(trainer, encoder, args)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
 

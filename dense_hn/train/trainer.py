@@ -17,6 +17,8 @@ from transformers.training_args import OptimizerNames
 from dense_hn import DenseHNError, costs, encoder, files
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
+from dense_hn.train import checkpoints
+from dense_hn.train.checkpoints import Checkpoints
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.lamb import Lamb
 from dense_hn.train.telemetry import Telemetry
@@ -45,6 +47,17 @@ class DenseTrainingArguments(TrainingArguments):
     )
     save_strategy: str = field(
         default="no", metadata={"help": "When to save checkpoints: no, steps, epoch."}
+    )
+    save_minutes: float = field(
+        default=10,
+        metadata={
+            "help": "Minutes between checkpoints, from the last of which the same command "
+            "goes on when it was stopped; they are removed at the end. 0: none but those "
+            "of save_strategy."
+        },
+    )
+    save_total_limit: int | None = field(
+        default=1, metadata={"help": "Checkpoints that are kept meanwhile."}
     )
     logging_steps: float = field(
         default=20, metadata={"help": "Steps between two lines of the loss."}
@@ -88,6 +101,10 @@ class DenseTrainingArguments(TrainingArguments):
                 self.warmup_steps,
                 self.max_steps,
             )
+        if self.save_minutes < 0:
+            raise DenseHNError(
+                f"--save_minutes is {self.save_minutes}; it must be 0 (off) or more"
+            )
         if self.gradient_cache < 0:
             raise DenseHNError(
                 f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
@@ -97,7 +114,6 @@ class DenseTrainingArguments(TrainingArguments):
             self.load_best_model_at_end = True
             self.eval_steps = self.eval_steps or self.logging_steps
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps
-            self.save_total_limit = self.save_total_limit or 1
             self.greater_is_better = True
         if self.dataloader_persistent_workers:
             raise DenseHNError(
@@ -154,7 +170,7 @@ class DenseTrainer(Trainer):
         super().__init__(eval_dataset=topics, **kwargs)
         self._evaluator = evaluator
         self._filter = filter_
-        self._report = report
+        self.report = report
         self.telemetry = Telemetry()
         # What fit counts, while it trains.
         self.spent: costs.Costs | None = None
@@ -215,7 +231,7 @@ class DenseTrainer(Trainer):
         scores, best = (s.detach() / self.model.settings.scale for s in (scores, best))
         found = self._filter.suspicious(scores, best[:, None]) & candidates
         self.telemetry.add("suspected", found.sum(dim=1))
-        self._report.drop_where(source, found, qids, docid, scores, best)
+        self.report.drop_where(source, found, qids, docid, scores, best)
         return candidates & ~found
 
 
@@ -262,9 +278,22 @@ def costs_of(encoder_dir: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.costs.json")
 
 
-def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder) -> None:
-    """Train, and save the encoder where the arguments say, log and costs beside it."""
+def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None:
+    """Train, and save the encoder where the arguments say, log and costs beside it.
+
+    Args:
+        trainer: ready to train.
+        trained: the encoder.
+        made: the stage's arguments, by which a checkpoint is known as this training's.
+
+    Raises:
+        DenseHNError: there are checkpoints of another training in this one's place.
+    """
     args = trainer.args
+    if not args.resume_from_checkpoint:
+        facts = checkpoints.made_from(made, args)
+        args.resume_from_checkpoint = checkpoints.last(Path(args.output_dir), facts)
+    trainer.add_callback(Checkpoints(args.save_minutes, trainer.report))
     trained.gradient_cache = args.gradient_cache
     if args.torch_compile:
         backend, mode = args.compiled_by, args.torch_compile_mode

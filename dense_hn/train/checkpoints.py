@@ -1,0 +1,148 @@
+"""Trainings that were stopped go on from their last checkpoint, and from no other's."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from dense_hn import DenseHNError, __version__
+from dense_hn.encode import MANIFEST
+from dense_hn.false_negatives import Report
+from dense_hn.files import whole_file
+
+log = logging.getLogger("dense_hn")
+
+# In a training's own folder: what it was made from.
+MADE_FROM = "made_from.json"
+# In a checkpoint, written last: what the Trainer does not keep.
+WHOLE = "dense_hn_state.json"
+# Settings of transformers with which the weights are the same.
+APART = (
+    *("output_dir", "encoder_dir", "run_name", "disable_tqdm", "resume_", "save_"),
+    *("log_", "logging_", "report_to", "dataloader_", "push_to_hub", "hub_"),
+    *("project", "trackio_", "local_rank", "ddp_"),
+)
+# Bytes that a file is known by, besides its length.
+START = 2**26
+
+
+class Checkpoints(TrainerCallback):
+    """Saves every few minutes, and what was dropped as a false negative with it."""
+
+    def __init__(self, minutes: float, report: Report | None) -> None:
+        """Save every so many minutes; with 0 only as the Trainer's settings say."""
+        self._seconds = 60 * minutes
+        self._report = report
+        self._saved = time.monotonic()
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Called by the Trainer; a checkpoint's report is taken up."""
+        self._saved = time.monotonic()
+        if not args.resume_from_checkpoint:
+            return
+        path = Path(args.resume_from_checkpoint) / WHOLE
+        if self._report is not None and path.is_file():
+            self._report.restore(json.loads(path.read_text(encoding="utf-8")))
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        """Called by the Trainer, which saves when it is told to."""
+        due = bool(self._seconds) and time.monotonic() - self._saved >= self._seconds
+        if args.world_size > 1:
+            # Clocks differ, and all processes save together.
+            told = torch.tensor([due], device=args.device)
+            torch.distributed.broadcast(told, 0)
+            due = bool(told)
+        control.should_save |= due
+
+    def on_save(self, args, state, control, **_) -> None:
+        """Called by the Trainer when it has written a checkpoint."""
+        self._saved = time.monotonic()
+        if state.is_world_process_zero:
+            kept = self._report.state() if self._report is not None else {}
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            with whole_file(folder / WHOLE) as partial:
+                partial.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def made_from(args: Any, training: TrainingArguments) -> dict[str, Any]:
+    """All that a training's weights depend on: settings, and digests of its files.
+
+    Args:
+        args: the stage's arguments; strings in it that name files or folders are these.
+        training: transformers' settings.
+    """
+    facts = {"dense_hn": __version__, "processes": training.world_size}
+    for name, value in training.to_dict().items():
+        if not name.startswith(APART):
+            facts[name] = value
+    for name, value in asdict(args).items():
+        values = value if isinstance(value, list) else [value]
+        known = [_known(one) if isinstance(one, str) else one for one in values]
+        facts[name] = known if isinstance(value, list) else known[0]
+    # As it is read back.
+    return json.loads(json.dumps(facts, default=str))
+
+
+def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
+    """The checkpoint that a training goes on from; None where there is none.
+
+    Without one, the folder is marked as this training's.
+
+    Args:
+        folder: of the Trainer's own files.
+        made_from: what :func:`made_from` says of this training.
+
+    Raises:
+        DenseHNError: there are checkpoints of another training.
+    """
+    whole = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in folder.glob("checkpoint-*")
+        if (path / WHOLE).is_file()
+    }
+    path = folder / MADE_FROM
+    if not whole:
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(made_from, indent=2), encoding="utf-8")
+        return None
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    other = [
+        name
+        for name in dict.fromkeys([*made_from, *found])
+        if made_from.get(name) != found.get(name)
+    ]
+    if other:
+        raise DenseHNError(
+            f"{folder}: holds checkpoints of a training that was stopped, with another "
+            f"{', '.join(other[:5])}; give it what that one had to go on with it, or "
+            "remove the folder to start anew"
+        )
+    step = max(whole)
+    log.info("%s: goes on after step %d", whole[step], step)
+    return str(whole[step])
+
+
+def _known(word: str) -> str:
+    """What a file or folder is known by; the word itself where it is none."""
+    path = Path(word)
+    if path.is_dir():
+        # A vectors folder, which may be large, says itself what is in it.
+        inside = [path / MANIFEST] if (path / MANIFEST).is_file() else path.iterdir()
+        files = sorted(one for one in inside if one.is_file())
+        return _digest(*(one.name + _known(str(one)) for one in files))
+    if not path.is_file():
+        return word
+    with open(path, "rb") as file:
+        start = hashlib.sha256(file.read(START)).hexdigest()
+    return _digest(start, str(path.stat().st_size))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

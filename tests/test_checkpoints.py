@@ -1,0 +1,174 @@
+"""Trainings that were killed end as they would have ended, and take up nobody else's."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dense_hn import DenseHNError
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+from dense_hn.train import adore, arguments, checkpoints, commands, joint
+
+# Several epochs of six steps; a checkpoint after every step.
+SETTINGS = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 15,
+    "learning_rate": "1e-3",
+    "logging_steps": 1,
+    "save_minutes": "1e-9",
+    "random_per_query": 1,
+    "drop_relative_margin": "0.01",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+TRAINERS = {"star": joint.JointTrainer, "adore": adore.AdoreTrainer}
+# What a training that goes on cannot know any more.
+FORGOTTEN = ("seconds/", "train_", "hits_as_before", "padding_share")
+
+
+class Stopped(Exception):
+    """In the place of a kill."""
+
+
+@pytest.fixture
+def argv(bert, files, corpus, tmp_path):
+    """The arguments of a stage that writes a folder, with changes."""
+    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+
+    def of(stage, name, **changes):
+        named = {"encoder": bert, "topics": files["topics"], "qrels": files["qrels"]}
+        named |= {"output_dir": tmp_path / name, "negatives": files["run"]} | SETTINGS
+        if stage == "adore":
+            named |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
+        else:
+            named |= {"corpus": files["corpus"], "dropout": 0.1}
+        return arguments.argv_of(named | changes)
+
+    return of
+
+
+def stop_at(monkeypatch, stage, step):
+    """Let the batch of this step raise Stopped."""
+    kind = TRAINERS[stage]
+    compute = kind.compute_loss
+
+    def stopping(self, *args, **kwargs):
+        if self.state.global_step == step:
+            raise Stopped
+        return compute(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "compute_loss", stopping)
+
+
+def made(folder, name):
+    """Weights, the log that does not tell of times, and what was dropped."""
+    lines = (folder / f"{name}.log.jsonl").read_text().splitlines()
+    log = [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(FORGOTTEN)}
+        for line in lines
+    ]
+    weights = (folder / name / "model.safetensors").read_bytes()
+    return weights, log, (folder / f"{name}.dropped.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["star", "adore"])
+def test_a_stopped_training_ends_as_if_it_had_not_been(
+    stage, argv, tmp_path, monkeypatch
+):
+    """Stopped in the first epoch, at the start of the third and in it."""
+    commands.train(stage, argv(stage, "whole"))
+    for step in (4, 12, 14):
+        with monkeypatch.context() as patch:
+            stop_at(patch, stage, step)
+            with pytest.raises(Stopped):
+                commands.train(stage, argv(stage, "out"))
+        assert not (tmp_path / "out").exists()
+        kept = [path.name for path in tmp_path.glob(".out.training/checkpoint-*")]
+        assert kept == [f"checkpoint-{step}"]
+    began = []
+    begin = TRAINERS[stage].compute_loss
+
+    def watched(self, *args, **kwargs):
+        began.append(self.state.global_step)
+        return begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(TRAINERS[stage], "compute_loss", watched)
+    commands.train(stage, argv(stage, "out"))
+    assert began == [14]
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_killed_process(argv, tmp_path):
+    commands.train("star", argv("star", "whole"))
+    command = [sys.executable, "-m", "dense_hn.train", "star", *argv("star", "out")]
+    found = ".out.training/checkpoint-*/" + checkpoints.WHOLE
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob(found)) and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    commands.train("star", argv("star", "out"))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+
+
+def test_a_checkpoint_that_is_not_whole_is_passed_over(argv, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 4)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", save_total_limit=2))
+    folder = tmp_path / ".out.training"
+    (folder / "checkpoint-4" / checkpoints.WHOLE).unlink()
+    (folder / "checkpoint-4" / "model.safetensors").write_bytes(b"half")
+    facts = json.loads((folder / checkpoints.MADE_FROM).read_text())
+    assert checkpoints.last(folder, facts) == str(folder / "checkpoint-3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": "2e-3"}, "another learning_rate;"),
+        ({"seed": 7, "negatives_depth": 9}, "another seed, negatives_depth;"),
+        ({"topics": "fewer"}, "another topics;"),
+        ({"encoder": "other"}, "another encoder;"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(
+    changes, named, argv, files, bert, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 2)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out"))
+    lines = files["topics"].read_text().splitlines(keepends=True)
+    (tmp_path / "fewer").write_text("".join(lines[:-1]))
+    shutil.copytree(bert, tmp_path / "other")
+    settings = json.loads((tmp_path / "other" / "dense_hn.json").read_text())
+    settings["scale"] = 10
+    (tmp_path / "other" / "dense_hn.json").write_text(json.dumps(settings))
+    changed = {
+        name: tmp_path / value if name in ("topics", "encoder") else value
+        for name, value in changes.items()
+    }
+    with pytest.raises(DenseHNError, match=named):
+        commands.train("star", argv("star", "out", **changed))
+    # A copy of a file is the file; how often a log is written does not matter.
+    shutil.copy(files["topics"], tmp_path / "copy")
+    same = {"topics": tmp_path / "copy", "logging_steps": 5}
+    commands.train("star", argv("star", "out", **same))
+
+
+def test_no_checkpoints_where_none_are_wanted(argv, tmp_path, monkeypatch):
+    stop_at(monkeypatch, "star", 4)
+    with pytest.raises(Stopped):
+        commands.train("star", argv("star", "out", save_minutes=0))
+    assert not list(tmp_path.glob(".out.training/checkpoint-*"))
+    with pytest.raises(DenseHNError, match="save_minutes is -1"):
+        commands.parse("star", argv("star", "out", save_minutes=-1))
