@@ -7,7 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.autograd import Function
 
 from dense_hn.files import partial_of, whole_folder
 
@@ -32,6 +33,64 @@ def wait() -> None:
     """Go on when all processes are here."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def share(number: int, rank: int | None = None) -> slice:
+    """This process's part of so many things, one after another; or another's."""
+    own, ranks = place()
+    rank = own if rank is None else rank
+    return slice(number * rank // ranks, number * (rank + 1) // ranks)
+
+
+def own(things: Sequence) -> Sequence:
+    """The process's share of a batch; the first of all, to be left out, if it has none.
+
+    So that every process goes through the layers, and has gradients, at every step.
+    """
+    return things[share(len(things))] or things[:1]
+
+
+def gather(vectors: Tensor, number: int) -> Tensor:
+    """The vectors of all processes, with gradients for this one's.
+
+    Each process then has the loss of the whole batch; what goes back to its share is
+    multiplied by the number of processes, whose mean DistributedDataParallel takes.
+
+    Args:
+        vectors: [b, D], of what :func:`own` gave.
+        number: of all processes together.
+
+    Returns:
+        [number, D], the same everywhere.
+    """
+    return vectors if place()[1] == 1 else _Gather.apply(vectors, number)
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx, vectors: Tensor, number: int) -> Tensor:
+        """Pad to the largest share, so that one all-gather does."""
+        ranks = place()[1]
+        parts = [share(number, rank) for rank in range(ranks)]
+        ctx.part, ctx.shape = share(number), vectors.shape
+        most = max(part.stop - part.start for part in parts)
+        padded = vectors.new_zeros(most, vectors.shape[1])
+        size = ctx.part.stop - ctx.part.start
+        padded[:size] = vectors[:size]
+        every = vectors.new_empty(ranks * most, vectors.shape[1])
+        distributed.all_gather_into_tensor(every, padded)
+        kept = [
+            every[rank * most : rank * most + part.stop - part.start]
+            for rank, part in enumerate(parts)
+        ]
+        return torch.cat(kept)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """This process's rows."""
+        back = gradient.new_zeros(ctx.shape)
+        back[: ctx.part.stop - ctx.part.start] = place()[1] * gradient[ctx.part]
+        return back, None
 
 
 @contextmanager

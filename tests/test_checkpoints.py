@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import soak
 
 from dense_hn import DenseHNError
 from dense_hn.encode import encode_corpus
@@ -172,3 +173,24 @@ def test_no_checkpoints_where_none_are_wanted(argv, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".out.training/checkpoint-*"))
     with pytest.raises(DenseHNError, match="save_minutes is -1"):
         commands.parse("star", argv("star", "out", save_minutes=-1))
+
+
+def test_a_recipe_that_is_killed_again_and_again(split_folder, bert, tmp_path):
+    """A small version of soak.py."""
+    path = tmp_path / "small.yaml"
+    settings = "{max_steps: 4, use_cpu: true, save_minutes: 1e-9, learning_rate: 1e-3}"
+    path.write_text(
+        f"collection: {{folder: {split_folder}}}\nencoder: {{source: {bert}}}\n"
+        "evaluate: {hits: 20, measures: [RR@10]}\n"
+        f"star: {settings}\nadore: {settings}\n"
+    )
+    assert soak.soak(str(path), [], tmp_path / "soak", kills=2, seed=1) >= 1
+    kept = soak.digests(tmp_path / "soak" / "whole")
+    assert {"runs/small/adore.test.txt", "work/small/indexes/star/index"} <= set(kept)
+    # It does notice.
+    weights = tmp_path / "soak" / "whole" / "work/small/models/star/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    changed = soak.digests(tmp_path / "soak" / "whole")
+    assert [name for name in kept if kept[name] != changed[name]] == [
+        "work/small/models/star/model.safetensors"
+    ]

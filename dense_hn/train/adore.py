@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, search, trec
+from dense_hn import DenseHNError, costs, losses, ranks, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.columns import Docids
@@ -46,6 +46,7 @@ from dense_hn.search_command import (
 )
 from dense_hn.train.evaluation import Evaluator
 from dense_hn.train.hard_negatives import HardNegatives
+from dense_hn.train.passages import Passages
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
@@ -162,12 +163,12 @@ class AdoreCollator:
         self._query_length = query_length
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries and their ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
+        """Tokens of B queries (of several processes, of each one's share) and their ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
         (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
         [B, N] those of negatives beside the dynamic ones (both −1 where padded).
         """
         excluded = [item["positives"] + item["suspects"] for item in items]
-        texts = [item["query"] for item in items]
+        texts = ranks.own([item["query"] for item in items])
         tokens = self._encoder.tokenize(texts, "query", self._query_length)
         return {
             "qids": [item["qid"] for item in items],
@@ -207,13 +208,7 @@ class AdoreTrainer(DenseTrainer):
         # What halves the layers' precision halves the vectors', too, on a GPU.
         half = (self.args.fp16 or self.args.bf16) and self.args.device.type == "cuda"
         kind = torch.float16 if half else torch.float32
-        self._vectors = vectors.matrix.to(self.args.device, kind)
-        # Rows that are searched, if not all are.
-        self._pool = None
-        self._searched = self._vectors
-        if pool is not None:
-            self._pool = torch.from_numpy(pool).to(self.args.device)
-            self._searched = self._vectors[self._pool]
+        self._passages = Passages(vectors.matrix, pool, self.args.device, kind)
         self._hits = hits
         self._cut = cut
         self._metric = metric
@@ -225,10 +220,9 @@ class AdoreTrainer(DenseTrainer):
         model.eval()
         with costs.part("encode"):
             queries = model(**inputs["queries"])
+            queries = ranks.gather(queries, len(inputs["qids"]))
         with costs.part("search"):
-            _, dynamic = search.top_k(queries.detach(), self._searched, self._hits)
-            if self._pool is not None:
-                dynamic = self._pool[dynamic]
+            dynamic = self._passages.search(queries.detach(), self._hits)
         with costs.part("loss"):
             loss, hits = self._loss(queries, dynamic, inputs)
         return (loss, {"hits": hits}) if return_outputs else loss
@@ -243,9 +237,9 @@ class AdoreTrainer(DenseTrainer):
         again = (drawn[:, :, None] == dynamic[:, None, :]).any(dim=2)
         hits = torch.cat([dynamic, drawn.masked_fill(again, -1)], dim=1)
         scaled = self.model.settings.scale * queries[:, :, None]
-        retrieved = (self._vectors[hits].float() @ scaled)[:, :, 0]
+        retrieved = (self._passages.take(hits) @ scaled)[:, :, 0]
         rows, grades = inputs["rows"], inputs["grades"]
-        positive = (self._vectors[rows].float() @ scaled)[:, :, 0]
+        positive = (self._passages.take(rows) @ scaled)[:, :, 0]
         ranks = losses.positive_ranks(positive, rows, grades > 0, hits)
         excluded = inputs["excluded"][:, :, None] == hits[:, None, :]
         is_negative = ~excluded.any(dim=1) & (hits >= 0)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from dense_hn import ranks
 from dense_hn.collections.corpus import Corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives, StaticNegatives
@@ -113,6 +114,8 @@ class JointCollator:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Tokens of B queries and M passages, [B] columns of positives, [B, M] masks.
 
+        Of several processes, each has the same batch, and the tokens of its own share.
+
         The items' positives come first, their hard negatives follow, and then their
         random ones. ``positive`` says which column is a query's positive. ``hard`` marks
         the hard negatives of a query's item, ``random`` the random ones of it and (with
@@ -143,8 +146,9 @@ class JointCollator:
         random = own & torch.tensor([kind == "random" for kind in kinds])
         if self._in_batch:
             random = random | ~own
+        texts, shown = ranks.own(texts), ranks.own(docids)
         queries = self._encoder.tokenize(texts, "query", self._query_length)
-        passages = [self._tokens[row] for row in self._docids.rows(docids)]
+        passages = [self._tokens[row] for row in self._docids.rows(shown)]
         batch = {
             "qids": qids,
             "docids": docids,

@@ -93,8 +93,6 @@ def made_from(args: Any, training: TrainingArguments) -> dict[str, Any]:
 def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     """The checkpoint that a training goes on from; None where there is none.
 
-    Without one, the folder is marked as this training's.
-
     Args:
         folder: of the Trainer's own files.
         made_from: what :func:`made_from` says of this training.
@@ -107,11 +105,9 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
         for path in folder.glob("checkpoint-*")
         if (path / WHOLE).is_file()
     }
-    path = folder / MADE_FROM
     if not whole:
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(made_from, indent=2), encoding="utf-8")
         return None
+    path = folder / MADE_FROM
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     other = [
         name
@@ -127,6 +123,12 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     step = max(whole)
     log.info("%s: goes on after step %d", whole[step], step)
     return str(whole[step])
+
+
+def mark(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Let the checkpoints that will be in a folder be known as this training's."""
+    with whole_file(folder / MADE_FROM) as partial:
+        partial.write_text(json.dumps(made_from, indent=2), encoding="utf-8")
 
 
 def _known(word: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, trec
+from dense_hn import DenseHNError, costs, losses, ranks, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
@@ -54,11 +54,11 @@ class JointTrainer(DenseTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`JointCollator`."""
         with costs.part("encode"):
-            queries = model(**inputs["queries"])
-            passages = model(**inputs["passages"])
+            number, docids = len(inputs["qids"]), inputs["docids"]
+            queries = ranks.gather(model(**inputs["queries"]), number)
+            passages = ranks.gather(model(**inputs["passages"]), len(docids))
         with costs.part("loss"):
             scores = self.model.settings.scale * queries @ passages.T
-            docids = inputs["docids"]
             positive = _positives_of(scores, inputs)
             random = self.trusted(
                 IN_BATCH,

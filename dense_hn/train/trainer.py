@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, costs, encoder, files
@@ -70,6 +70,13 @@ class DenseTrainingArguments(TrainingArguments):
         metadata={
             "help": "lamb (You et al. 2020, arXiv 1904.00962), or one of transformers'.",
             "choices": ["lamb", *(name.value for name in OptimizerNames)],
+        },
+    )
+    ddp_broadcast_buffers: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave as it is: buffers are constants, and queries and passages go "
+            "through the layers before the gradients come back."
         },
     )
     # What torch_compile_backend said.
@@ -186,6 +193,25 @@ class DenseTrainer(Trainer):
             logs |= self.spent.lately() if self.spent else {}
         super().log(logs, *args, **kwargs)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Called by the Trainer. Of several processes, each gets the whole batches.
+
+        What goes through the layers is divided by the collators (:mod:`ranks`), so that a
+        batch, the last one, too, is what one process would have.
+        """
+        ranks = self.args.world_size
+        own = self._train_batch_size
+        self._train_batch_size = own * ranks
+        loader = super().get_train_dataloader()
+        self._train_batch_size = own
+        if ranks > 1:
+            # As transformers does for batches that are divided elsewhere.
+            loader.batch_sampler.num_processes = 1
+            loader.batch_sampler.process_index = 0
+            # Or the last batch would be filled up.
+            loader.batch_sampler.even_batches = False
+        return loader
+
     def get_batch_samples(self, *args, **kwargs):
         """Called by the Trainer for the next batches."""
         with costs.part("data"):
@@ -250,6 +276,15 @@ class TellEpoch(TrainerCallback):
         self._dataset.epoch = int(state.epoch or 0)
 
 
+class SeedByRank(TrainerCallback):
+    """Of several processes, gives each a dropout of its own, once the order is drawn."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Called by the Trainer, before a resumed training takes up its own state."""
+        if args.world_size > 1:
+            set_seed(args.seed + args.process_index)
+
+
 class CountUpdates(TrainerCallback):
     """Counts steps, and the time of the optimiser's."""
 
@@ -293,6 +328,8 @@ def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None
     if not args.resume_from_checkpoint:
         facts = checkpoints.made_from(made, args)
         args.resume_from_checkpoint = checkpoints.last(Path(args.output_dir), facts)
+        if not args.resume_from_checkpoint and args.process_index == 0:
+            checkpoints.mark(Path(args.output_dir), facts)
     trainer.add_callback(Checkpoints(args.save_minutes, trainer.report))
     trained.gradient_cache = args.gradient_cache
     if args.torch_compile:
@@ -303,6 +340,7 @@ def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None
         settings = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
         trainer.optimizer_cls_and_kwargs = (Lamb, settings)
     trainer.add_callback(CountUpdates())
+    trainer.add_callback(SeedByRank())
     with costs.Costs() as spent:
         trainer.spent = spent
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)

@@ -1,0 +1,158 @@
+"""Two processes train what one does, with batches of both together."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dense_hn import trec
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+from dense_hn.train import arguments
+from dense_hn.train.passages import Passages
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+# As `-m dense_hn.train`; the gradients of every step go into a file.
+SCRIPT = """
+import os, sys, torch
+from dense_hn import cli
+from dense_hn.train import __main__ as command, trainer
+
+class Keep(trainer.CountUpdates):
+    kept = []
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        super().on_pre_optimizer_step(args, state, control, **kwargs)
+        self.kept.append({
+            name.removeprefix("module."): weight.grad.clone()
+            for name, weight in model.named_parameters() if weight.grad is not None
+        })
+
+trainer.CountUpdates = Keep
+file = sys.argv.pop(1)
+cli.run(command.main)
+if os.environ.get("RANK", "0") == "0":
+    torch.save(Keep.kept, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("script") / "train.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture
+def few(files, tmp_path):
+    """Files of nine topics: batches of four, four, and one, which one process has."""
+    topics = dict(list(trec.read_topics(files["topics"]).items())[:9])
+    trec.write_topics(tmp_path / "few.tsv", topics)
+    qrels = trec.read_qrels(files["qrels"])
+    trec.write_qrels(tmp_path / "few.qrels", {qid: qrels[qid] for qid in topics})
+    return {"topics": tmp_path / "few.tsv", "qrels": tmp_path / "few.qrels"}
+
+
+def run(words, timeout=300):
+    done = subprocess.run(
+        list(map(str, words)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("star", {"random_per_query": 1}),
+        ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
+        ("adore", {"random_per_query": 2, "judged_only": True}),
+    ],
+)
+def test_gradients_are_those_of_one_process(
+    stage, changes, script, few, files, bert, corpus, tmp_path
+):
+    """To 1e-6 of their length, in three steps of which the last is uneven."""
+    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+    named = {"encoder": bert, **few, "max_steps": 3, "learning_rate": 0}
+    named |= {"max_grad_norm": 0, "use_cpu": True, "logging_steps": 1} | changes
+    if stage == "adore":
+        named |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
+    else:
+        named |= {"corpus": files["corpus"], "negatives": files["run"], "dropout": 0}
+    gradients, logs = [], []
+    for name, command, batch in (
+        ("one", [sys.executable], 4),
+        ("two", TORCHRUN, 2),
+    ):
+        own = {"output_dir": tmp_path / name, "per_device_train_batch_size": batch}
+        argv = arguments.argv_of(named | own)
+        run([*command, script, tmp_path / f"{name}.pt", stage, *argv])
+        gradients.append(torch.load(tmp_path / f"{name}.pt", weights_only=True))
+        lines = (tmp_path / f"{name}.log.jsonl").read_text().splitlines()
+        logs.append([line for line in map(json.loads, lines) if "loss" in line])
+    one, two = gradients
+    assert len(one) == len(two) == 3
+    for ours, theirs in zip(one, two, strict=True):
+        names = [name for name in ours if ours[name].any()]
+        assert len(names) > 20
+        ours = torch.cat([ours[name].flatten() for name in names]).double()
+        theirs = torch.cat([theirs[name].flatten() for name in names]).double()
+        assert (ours - theirs).norm() < 1e-6 * ours.norm()
+    assert len(logs[0]) == 3
+    for ours, theirs in zip(*logs, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["positive_first"] == theirs["positive_first"]
+
+
+def test_a_process_that_dies_ends_all(script, few, files, bert, tmp_path):
+    """With a message, and long before any timeout."""
+    dying = tmp_path / "dying.py"
+    dying.write_text(
+        script.read_text().replace(
+            "trainer.CountUpdates = Keep",
+            "class Dying(trainer.CountUpdates):\n"
+            "    def on_step_end(self, args, *rest, **kwargs):\n"
+            "        if args.process_index == 1:\n"
+            "            os.kill(os.getpid(), 9)\n"
+            "trainer.CountUpdates = Dying",
+        )
+    )
+    argv = arguments.argv_of(
+        {"encoder": bert, **few, "corpus": files["corpus"], "use_cpu": True}
+        | {"negatives": files["run"], "output_dir": tmp_path / "out"}
+        | {"per_device_train_batch_size": 2, "max_steps": 50}
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [*TORCHRUN, str(dying), str(tmp_path / "x.pt"), "star", *argv],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert time.monotonic() - started < 120
+    assert not (tmp_path / "out").exists()
+
+
+def test_passages_of_a_pool_are_known_by_their_rows():
+    """Against the whole matrix, by hand."""
+    matrix = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    pool = torch.tensor([1, 4, 5, 11, 19])
+    passages = Passages(matrix, pool.numpy(), torch.device("cpu"), torch.float32)
+    queries = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
+    scores = (queries.double() @ matrix[pool].double().T).argsort(descending=True)
+    assert torch.equal(passages.search(queries, 3), pool[scores[:, :3]])
+    rows = torch.tensor([[19, 1], [5, 4]])
+    assert torch.equal(passages.take(rows), matrix[rows])
