@@ -170,6 +170,7 @@ def write_vectors(folder: Path, encoder: DenseEncoder, docid: str, number: int) 
     docids = [docid, *(f"random{n}" for n in range(1, number))]
     (folder / DOCIDS).write_text("".join(f"{docid}\n" for docid in docids))
     manifest = {"encoder": encoder.digest(), "corpus": ""}
+    manifest |= {"passages": number, "dimension": encoder.dimension}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 

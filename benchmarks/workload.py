@@ -85,6 +85,7 @@ def vectors_folder(folder: Path, encoder: DenseEncoder, number: int) -> None:
     matrix.flush()
     write_docids(folder / DOCIDS, map(str, range(number)))
     manifest = {"encoder": encoder.digest(), "corpus": ""}
+    manifest |= {"passages": number, "dimension": encoder.dimension}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 

@@ -31,6 +31,7 @@ from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import digest, require_file, require_folder, whole_folder
 from dense_hn.ids import read_docids, write_docids
+from dense_hn.reading import open_text, parsed
 from dense_hn.search_command import as_typed, require_harmless
 from dense_hn.token_cache import tokens_of
 
@@ -74,14 +75,24 @@ class Vectors:
         folder = require_folder(folder, "vectors folder")
         for name in (MATRIX, DOCIDS, MANIFEST):
             require_file(folder / name, "part of a vectors folder")
-        matrix = torch.from_numpy(np.load(folder / MATRIX, mmap_mode="c"))
+        matrix = _matrix(folder / MATRIX)
         docids = Docids.of(read_docids(folder / DOCIDS, "part of a vectors folder"))
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if len(docids) != len(matrix):
+        with open_text(folder / MANIFEST, "part of a vectors folder") as file:
+            manifest = parsed(file.read(), str(folder / MANIFEST))
+        encoder, corpus = (manifest.get(name) for name in ("encoder", "corpus"))
+        if not isinstance(encoder, str) or not isinstance(corpus, str):
             raise DenseHNError(
-                f"{folder}: {len(matrix)} vectors and {len(docids)} docids; encode anew"
+                f"{folder / MANIFEST}: does not say which encoder made these vectors, "
+                "and of which corpus; encode anew"
             )
-        return cls(docids, matrix, manifest["encoder"], manifest["corpus"], folder)
+        told = manifest.get("passages"), manifest.get("dimension")
+        if len(docids) != len(matrix) or told != matrix.shape:
+            raise DenseHNError(
+                f"{folder}: {len(matrix)} vectors of {matrix.shape[1]} numbers, "
+                f"{len(docids)} docids, and {MANIFEST} says {told[0]} of {told[1]}; "
+                "encode anew"
+            )
+        return cls(docids, torch.from_numpy(matrix), encoder, corpus, folder)
 
     def require_made_by(self, encoder: DenseEncoder, name: str) -> None:
         """Check that nothing says that this encoder's queries belong to other passages.
@@ -108,6 +119,26 @@ class Vectors:
                 f"{self.path}: {name} was trained for another index than this one; name "
                 "the index it was trained for, or start from the encoder that made this"
             )
+
+
+def _matrix(path: Path) -> np.ndarray:
+    """[N, D] float32, read from its file as it is needed; no pickle is opened."""
+    try:
+        matrix = np.load(path, mmap_mode="c", allow_pickle=False)
+    # numpy raises all kinds of errors, as a header breaks.
+    except Exception as error:
+        raise DenseHNError(
+            f"{path}: no vectors can be read from it ({error}); encode anew"
+        ) from error
+    if (
+        not isinstance(matrix, np.ndarray)
+        or matrix.ndim != 2
+        or matrix.dtype != np.float32
+    ):
+        raise DenseHNError(
+            f"{path}: no table of 32-bit numbers, as vectors are; encode anew"
+        )
+    return matrix
 
 
 def encode_texts(

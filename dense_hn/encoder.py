@@ -44,6 +44,7 @@ from transformers.utils import cached_file
 from dense_hn import DenseHNError, cli, costs
 from dense_hn.files import whole_folder
 from dense_hn.names import unknown
+from dense_hn.reading import parsed
 from dense_hn.sentence_layout import sentence_settings
 from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
 
@@ -111,9 +112,13 @@ class EncoderSettings:
     def of(cls, values: Mapping[str, Any]) -> "EncoderSettings":
         """Settings from a dictionary; refuses names that are none."""
         known = [field.name for field in fields(cls)]
-        for name in values:
+        defaults = asdict(cls())
+        for name, value in values.items():
             if name not in known:
                 raise DenseHNError(f"encoder: {unknown('setting', name, known)}")
+            wanted = type(defaults[name])
+            if type(value) is not wanted and (wanted, type(value)) != (float, int):
+                _refuse(name, value, f"a value like {defaults[name]!r}")
         return cls(**values)
 
     @classmethod
@@ -132,7 +137,7 @@ class EncoderSettings:
                 source, FILE, _raise_exceptions_for_missing_entries=False
             )
             if path:
-                return json.loads(Path(path).read_text(encoding="utf-8"))
+                return parsed(Path(path).read_text(encoding="utf-8"), path)
             if _saved_as(source) & set(OLD_CLASSES):
                 return {"architecture": "ance", "tokenization": "transformers-2"}
             return sentence_settings(source)
@@ -445,8 +450,11 @@ def _loading(source: str) -> Iterator[None]:
     """Say of what transformers raises which encoder cannot be loaded."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except DenseHNError:
+        raise
+    # Of broken files transformers, tokenizers and safetensors raise all kinds.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = "cannot be loaded as an encoder"
         if not Path(locate(source)).is_dir():
             what = "no such folder, nor a model that the hub would give"

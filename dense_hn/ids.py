@@ -1,18 +1,28 @@
 """Ids of topics and documents: what one may be, and files that list them."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dense_hn import DenseHNError, reading
 
+# What ends a string for one program or another, or is no character.
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def require_id(name: str, what: str, where: str) -> None:
     """Refuse an id that files with columns cannot hold; ``what`` it is, and ``where``."""
-    if name.split() != [name]:
+    if name.split() != [name] or CONTROL.search(name):
         raise DenseHNError(
-            f"{where}: {what} {name[:80]!r} is empty or has white space, which qrels and "
-            "runs cannot hold; rename it"
+            f"{where}: {what} {name[:80]!r} is empty or has white space or control "
+            "characters, which qrels and runs cannot hold; rename it"
         )
+
+
+def require_columns(line: str, where: str) -> None:
+    """Refuse control characters in a line of ids and numbers."""
+    if not line.isprintable() and CONTROL.search(line):
+        raise DenseHNError(f"{where}: a control character in it; remove it")
 
 
 def read_docids(path: str | Path, what: str) -> Iterator[str]:

@@ -72,9 +72,17 @@ def parsed(line: str, where: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DenseHNError(f"{where}: broken JSON ({error}); mend the line") from None
     return require_object(value, where)
+
+
+def require_unicode(text: str, where: str) -> None:
+    """Refuse halves of characters, which JSON can name and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DenseHNError(f"{where}: is no Unicode text: {error}") from None
 
 
 def require_object(value: Any, where: str) -> dict[str, Any]:
@@ -132,5 +140,7 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
                     ) from None
                 text, at = text[at:] + more, 0
                 continue
+            except (ValueError, RecursionError) as error:
+                raise DenseHNError(f"{where}: broken JSON ({error}); mend it") from None
             yield where, require_object(value, where)
             line, at = line + text.count("\n", at, end), end

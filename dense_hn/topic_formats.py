@@ -81,7 +81,7 @@ def _json(path: str | Path) -> Iterator[tuple[str, str, str]]:
         try:
             # In pairs, since a dictionary would keep the last of equal ids.
             topics = json.load(file, object_pairs_hook=tuple)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DenseHNError(f"{path}: broken JSON ({error}); mend it") from None
     for pair in topics if isinstance(topics, tuple) else [None]:
         fields = pair[1] if pair else None

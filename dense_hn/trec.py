@@ -23,8 +23,8 @@ import numpy as np
 
 from dense_hn import DenseHNError, topic_formats
 from dense_hn.files import whole_file
-from dense_hn.ids import require_id
-from dense_hn.reading import lines
+from dense_hn.ids import require_columns, require_id
+from dense_hn.reading import lines, require_unicode
 
 log = logging.getLogger("dense_hn")
 
@@ -36,6 +36,8 @@ Run = dict[str, dict[str, float]]
 BEIR_QRELS = "query-id corpus-id score"
 # What Java's String.trim takes off a topic's text, and what Pyserini so reads without.
 TRIMMED = "".join(map(chr, range(ord(" ") + 1)))
+# A relevance, as trec_eval and Python read it alike.
+WHOLE = re.compile("[+-]?[0-9]{1,9}")
 
 
 def read_topics(path: str | Path) -> Topics:
@@ -50,6 +52,9 @@ def read_topics(path: str | Path) -> Topics:
         if not text.strip(TRIMMED).strip():
             raise DenseHNError(f"{where}: query {qid!r} has no text; remove it")
         require_id(qid, "query id", where)
+        require_unicode(text, where)
+        if "\ufeff" in text:
+            raise DenseHNError(f"{where}: a byte order mark inside; remove it")
         if qid in topics:
             raise DenseHNError(f"{where}: query id {qid!r} occurs twice; keep one line")
         topics[qid] = text.strip(TRIMMED)
@@ -114,13 +119,14 @@ def read_qrels(path: str | Path) -> Qrels:
                 f"{where}: expected {len(form.split())} columns `{form}`, "
                 f"got {len(columns)}"
             )
+        require_columns(line, where)
         qid, docid, relevance = columns[0], *columns[-2:]
-        try:
-            level = int(relevance)
-        except ValueError:
+        if not WHOLE.fullmatch(relevance):
             raise DenseHNError(
-                f"{where}: relevance {relevance!r} is not a whole number"
-            ) from None
+                f"{where}: relevance {relevance[:80]!r} is not a whole number (of nine "
+                "digits at most)"
+            )
+        level = int(relevance)
         judged = qrels.setdefault(qid, {})
         if docid in judged:
             twice += 1
@@ -164,6 +170,7 @@ def read_run(path: str | Path) -> Run:
                 f"{where}: expected 6 columns `qid Q0 docid rank score tag`, "
                 f"got {len(columns)}"
             )
+        require_columns(line, where)
         qid, _, docid, rank, score, _ = columns
         hits = run.setdefault(qid, {})
         if docid in hits:
@@ -174,9 +181,10 @@ def read_run(path: str | Path) -> Run:
             hits[docid] = value = float(score)
         except ValueError:
             hits[docid] = value = math.nan
-        if not math.isfinite(value):
-            raise DenseHNError(f"{where}: score {score!r} is not a finite number")
-        number = int(rank) if rank.isdecimal() else 0
+        # Python reads 1_0 and other alphabets' digits; no other program does.
+        if not math.isfinite(value) or "_" in score or not score.isascii():
+            raise DenseHNError(f"{where}: score {score[:80]!r} is not a finite number")
+        number = int(rank) if WHOLE.fullmatch(rank) else 0
         # Rank and score both go up, or both go down.
         if qid == query and (number - place) * (value - height) > 0:
             first = first or where

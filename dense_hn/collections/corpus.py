@@ -110,12 +110,7 @@ def _write(files: list[Path], path: str | Path, folder: Path) -> None:
                         raise DenseHNError(
                             f"{where}: document {docid!r} has no text; remove it"
                         )
-                    try:
-                        f"{docid}{text}".encode()
-                    except UnicodeEncodeError as error:
-                        raise DenseHNError(
-                            f"{where}: document {docid!r} is no Unicode text: {error}"
-                        ) from None
+                    reading.require_unicode(text, f"{where}: document {docid!r}")
                     _add(state, docid, text)
                 progress.update(len(piece))
                 yield tuple(zip(*piece, strict=True))[1:]

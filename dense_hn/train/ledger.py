@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dense_hn import __version__, costs
+from dense_hn import DenseHNError, __version__, costs
 from dense_hn.files import whole_file
+from dense_hn.reading import open_text, parsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Ledger:
 
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
-        self._records = json.loads(ledger.read_text()) if ledger.exists() else {}
+        self._records = _records(ledger) if ledger.exists() else {}
         self._skipped: set[str] = set()
         # By name, in the order in which they run.
         self.stages: dict[str, Stage] = {}
@@ -113,3 +114,13 @@ class Ledger:
             )
         lines.append(f"{'all':{width}}  {total:>7.1f}")
         return "\n".join(lines)
+
+
+def _records(ledger: Path) -> dict[str, Any]:
+    with open_text(ledger, "ledger") as file:
+        records = parsed(file.read(), str(ledger))
+    if not all(isinstance(record, dict) for record in records.values()):
+        raise DenseHNError(
+            f"{ledger}: not as a recipe writes it; remove it, and all stages run again"
+        )
+    return records

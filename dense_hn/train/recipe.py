@@ -29,6 +29,7 @@ from dense_hn import DenseHNError, bm25
 from dense_hn.collections import sources
 from dense_hn.evaluate import measures
 from dense_hn.names import unknown
+from dense_hn.reading import open_text
 from dense_hn.train import arguments, commands
 
 # No splits to evaluate: what is trained on, and what the ledger calls other stages
@@ -116,7 +117,8 @@ def read(recipe: str, changes: Sequence[str] = ()) -> Recipe:
             stage that starts from none before it or whose name cannot be one.
     """
     path = _find(recipe)
-    sections = _yaml(path.read_text(encoding="utf-8"), str(path))
+    with open_text(path, "recipe") as file:
+        sections = _yaml(file.read(), str(path))
     fixed = {field.name: field.type for field in fields(Recipe)}
     del fixed["name"], fixed["stages"]
     if not isinstance(sections, dict):
@@ -224,7 +226,8 @@ def _yaml(text: str, where: str) -> Any:
     try:
         _require_once(yaml.compose(text, yaml.SafeLoader), where)
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # A date that is none, and brackets in brackets.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DenseHNError(f"{where}: broken YAML: {reason}") from None
 

@@ -5,7 +5,8 @@
 
 prints a table of all collections, and one of each with every method, from
 ``runs/reference/study/COLLECTION/SYSTEM.SEED.txt.gz`` (``SYSTEM.txt.gz`` where nothing was
-trained), ``costs.SEED.json`` beside them, and ``qrels/reference/study/COLLECTION.txt``.
+trained), ``costs.SEED.json`` beside them, and ``qrels/reference/study/COLLECTION.txt``, with
+``COLLECTION.known.txt``, the topics that ask for a passage which some training topic asks for.
 """
 
 import argparse
@@ -37,6 +38,8 @@ class System:
 
     # Values [seeds, topics] of each of MEASURES.
     values: Mapping[str, np.ndarray]
+    # [topics] whether some training topic asks for a relevant passage of it.
+    known: np.ndarray
     # Of each seed: seconds from the corpus to the run, and the most memory on the way.
     seconds: list[float]
     peak_memory_gib: list[float]
@@ -44,6 +47,10 @@ class System:
     def mean(self, measure: str) -> float:
         """Over topics and seeds."""
         return float(self.values[measure].mean())
+
+    def on(self, known: bool) -> str:
+        """The mean of the first measure on the topics that are known, or are not."""
+        return f"{self.values[FIRST][:, self.known == known].mean():.4f}"
 
     def said(self, measure: str) -> str:
         """The mean, and the spread over the seeds where there are several."""
@@ -62,6 +69,9 @@ def read(root: Path) -> dict[str, dict[str, System]]:
 
 def _systems(root: Path, folder: Path) -> dict[str, System]:
     qrels = trec.read_qrels(root / QRELS / f"{folder.name}.txt")
+    told = root / QRELS / f"{folder.name}.known.txt"
+    listed = set(told.read_text().split()) if told.is_file() else set()
+    known = np.array([qid in listed for qid in qrels])
     costs = [
         json.loads(path.read_text()) for path in sorted(folder.glob("costs.*.json"))
     ]
@@ -80,6 +90,7 @@ def _systems(root: Path, folder: Path) -> dict[str, System]:
                 measure: np.array([list(values[measure].values()) for values in scored])
                 for measure in MEASURES
             },
+            known=known,
             seconds=[facts["seconds"] for facts in spent],
             peak_memory_gib=[facts["peak_memory_gib"] for facts in spent],
         )
@@ -127,13 +138,24 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
         ),
     ]
     for name, systems in collections.items():
+        known = next(iter(systems.values())).known
+        # Where there are both kinds.
+        kinds = (
+            {True: known.sum(), False: (~known).sum()} if 0 < known.mean() < 1 else {}
+        )
+        names = {True: "known", False: "new"}
+        head = [
+            *MEASURES,
+            *(f"{number:,} {names[kind]}" for kind, number in kinds.items()),
+        ]
         lines += [
             f"\n### {name}\n",
-            f"| | seeds | {' | '.join(MEASURES)} | minutes | GiB |",
-            f"| --- | ---: |{' ---: |' * (len(MEASURES) + 2)}",
+            f"| | seeds | {' | '.join(head)} | minutes | GiB |",
+            f"| --- | ---: |{' ---: |' * (len(head) + 2)}",
         ]
         for system, one in systems.items():
             cells = [str(len(one.values[FIRST])), *map(one.said, MEASURES)]
+            cells += map(one.on, kinds)
             cells.append(f"{np.mean(one.seconds) / 60:.1f}" if one.seconds else "")
             cells.append(f"{max(one.peak_memory_gib):.1f}" if one.seconds else "")
             lines.append(f"| {_title(system)} | {' | '.join(cells)} |")

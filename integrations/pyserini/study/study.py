@@ -277,9 +277,18 @@ def keep_runs(
             trec.write_run(part, kept, system)
             # Without a time, so that the same run gives the same bytes.
             part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
-    qrels = output / QRELS / f"{name}.txt"
-    qrels.parent.mkdir(parents=True, exist_ok=True)
-    trec.write_qrels(qrels, trec.read_qrels(pipeline.judged(pipeline.split)))
+    qrels = trec.read_qrels(pipeline.judged(pipeline.split))
+    path = output / QRELS / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trec.write_qrels(path, qrels)
+    if pipeline.trainings:
+        trained = trec.read_qrels(pipeline.judged("train"))
+        asked = {docid for qid in trained for docid in trec.positives(trained, qid)}
+        known = [
+            qid for qid in qrels if not asked.isdisjoint(trec.positives(qrels, qid))
+        ]
+        with whole_file(path.with_suffix(".known.txt")) as part:
+            part.write_text("".join(f"{qid}\n" for qid in known))
 
 
 def keep_costs(
