@@ -160,6 +160,19 @@ def split_folder(tmp_path, split_folder_in) -> Path:
     return split_folder_in(tmp_path)
 
 
+@pytest.fixture
+def small_recipe(tmp_path, split_folder, bert) -> Path:
+    """STAR and ADORE of four steps each, with a checkpoint after every step."""
+    path = tmp_path / "small.yaml"
+    settings = "{max_steps: 4, use_cpu: true, save_minutes: 1e-9, learning_rate: 1e-3}"
+    path.write_text(
+        f"collection: {{folder: {split_folder}}}\nencoder: {{source: {bert}}}\n"
+        "evaluate: {hits: 20, measures: [RR@10]}\n"
+        f"star: {settings}\nadore: {settings}\n"
+    )
+    return path
+
+
 def _lines(rows) -> bytes:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
 

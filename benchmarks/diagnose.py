@@ -8,7 +8,6 @@ that is read once; what the process holds besides is in the last column.
 """
 
 import argparse
-import os
 import random
 import subprocess
 import sys
@@ -82,12 +81,18 @@ def diagnosed(work: Path) -> tuple[float, float]:
     ]
     command += ["--negatives", str(work / "run.txt"), "--output", str(work / "found")]
     started = time.perf_counter()
+    peak = 0.0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        status = Path(f"/proc/{process.pid}/status")
+        # What getrusage tells of a child has been its parent's, too.
+        while process.poll() is None:
+            lines = status.read_text().splitlines()
+            found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+            peak = max(peak, *map(float, found), 0.0)
+            time.sleep(0.02)
     if process.returncode:
         raise DenseHNError(f"dense_hn.diagnose ended with {process.returncode}")
-    return time.perf_counter() - started, used.ru_maxrss / 2**20
+    return time.perf_counter() - started, peak / 2**20
 
 
 if __name__ == "__main__":

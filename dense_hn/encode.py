@@ -201,8 +201,8 @@ def encode_corpus(
         "precision": half or "fp32",
         "dense_hn": __version__,
     }
-    there = folder / MANIFEST
-    if there.is_file() and json.loads(there.read_text(encoding="utf-8")) == manifest:
+    there, said = folder / MANIFEST, json.dumps(manifest, indent=2) + "\n"
+    if there.is_file() and there.read_bytes() == said.encode():
         log.info("%s holds this encoder's vectors of this corpus", folder)
         return Vectors.load(folder)
     rank, number = ranks.place()
@@ -213,7 +213,7 @@ def encode_corpus(
             np.lib.format.open_memmap(made / MATRIX, "w+", np.float32, shape).flush()
             _reserve(made / MATRIX, folder)
             write_docids(made / DOCIDS, corpus)
-            (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            (made / MANIFEST).write_text(said)
         ranks.wait()
         matrix = np.load(made / MATRIX, mmap_mode="r+")
         windows = _windows(len(corpus), rank, number)

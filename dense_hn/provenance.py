@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_hn import __version__, costs
+from dense_hn import DenseHNError, __version__, costs
 from dense_hn.files import digest, whole_file
+from dense_hn.reading import parsed
 
 log = logging.getLogger("dense_hn")
 
@@ -45,9 +46,14 @@ def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
     """Whether ``output`` is there, unchanged, and made from this by this version."""
     if not Path(output).is_file() or not _beside(output).is_file():
         return False
-    facts = json.loads(_beside(output).read_text(encoding="utf-8"))
-    same = facts["made_from"] == dict(made_from) and facts["dense_hn"] == __version__
-    return same and facts["sha256"] == digest(output)
+    wanted = {"made_from": dict(made_from), "dense_hn": __version__}
+    wanted["sha256"] = digest(output)
+    try:
+        facts = parsed(_beside(output).read_text(encoding="utf-8"), str(output))
+    # Then it is made anew.
+    except (DenseHNError, UnicodeDecodeError):
+        return False
+    return all(facts.get(name) == value for name, value in wanted.items())
 
 
 def command() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
 
+from dense_hn import DenseHNError
 from dense_hn.files import partial_of, whole_folder
 
 
@@ -63,7 +64,15 @@ def gather(vectors: Tensor, number: int) -> Tensor:
     Returns:
         [number, D], the same everywhere.
     """
-    return vectors if place()[1] == 1 else _Gather.apply(vectors, number)
+    if place()[1] == 1:
+        return vectors
+    part = share(number)
+    if len(vectors) != max(1, part.stop - part.start):
+        raise DenseHNError(
+            "a process has not its own share of the batch: workers that load it must be "
+            "forked (--dataloader_multiprocessing_context fork), or none"
+        )
+    return _Gather.apply(vectors, number)
 
 
 class _Gather(Function):

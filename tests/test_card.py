@@ -13,19 +13,23 @@ RECIPE = """
 collection: {{folder: {folder}}}
 encoder: {{source: {encoder}, query_length: 8, passage_length: 16}}
 evaluate: {{topics: test, hits: 20, measures: [nDCG@10, RR@10]}}
-star: {{negatives: [bm25], max_steps: 1, per_device_train_batch_size: 2, use_cpu: true}}
+star: {{negatives: [bm25, {run}], max_steps: 1, per_device_train_batch_size: 2, use_cpu: true}}
 adore: {{max_steps: 1, per_device_train_batch_size: 2, adore_hits: 5, use_cpu: true}}
 """
 
 
-@pytest.mark.parametrize("licensed", [True, False])
-def test_a_card_says_what_was_run(split_folder, bert, tmp_path, licensed):
+@pytest.mark.parametrize(
+    "base_says", ["---\nlicense: mit\n---\nA base.\n", "---\n[\n---\n"]
+)
+def test_a_card_says_what_was_run(split_folder, files, bert, tmp_path, base_says):
     base = tmp_path / "base-encoder"
     shutil.copytree(bert, base)
-    if licensed:
-        (base / "README.md").write_text("---\nlicense: mit\n---\nA base.\n")
+    (base / "README.md").write_text(base_says)
+    licensed = "mit" in base_says
+    run = tmp_path / "some.run"
+    shutil.copy(files["run"], run)
     path = tmp_path / "small.yaml"
-    path.write_text(RECIPE.format(folder=split_folder, encoder=base))
+    path.write_text(RECIPE.format(folder=split_folder, encoder=base, run=run))
     pipeline = Pipeline(recipe.read(str(path)), tmp_path / "out")
     pipeline.run()
 
@@ -45,5 +49,7 @@ def test_a_card_says_what_was_run(split_folder, bert, tmp_path, licensed):
     # The query side alone was trained; nothing of this machine is told.
     assert "encoded by the stage `star`" in card.text
     assert "| adore | adore | star | max_steps: 1" in card.text
-    assert str(tmp_path) not in card.text.partition("## Method")[0]
+    assert str(tmp_path) not in card.text
+    assert "# small-adore\n" in card.text
+    assert "negatives: bm25, some.run" in card.text
     assert f"Licence of the base: {'mit' if licensed else 'not stated'}" in card.text

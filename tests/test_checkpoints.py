@@ -14,6 +14,7 @@ from dense_hn import DenseHNError
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import adore, arguments, checkpoints, commands, joint
+from dense_hn.train.hard_negatives import Refresh
 
 # Several epochs of six steps; a checkpoint after every step.
 SETTINGS = {
@@ -66,6 +67,11 @@ def stop_at(monkeypatch, stage, step):
     monkeypatch.setattr(kind, "compute_loss", stopping)
 
 
+def stopped(*_, **__):
+    """In the place of what would be done next."""
+    raise Stopped
+
+
 def made(folder, name):
     """Weights, the log that does not tell of times, and what was dropped."""
     lines = (folder / f"{name}.log.jsonl").read_text().splitlines()
@@ -103,6 +109,74 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     assert began == [14]
     assert made(tmp_path, "out") == made(tmp_path, "whole")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_training_that_ended_and_was_not_saved(argv, tmp_path, monkeypatch):
+    """It has no step left, in the middle of an epoch."""
+    commands.train("star", argv("star", "whole", lr_scheduler_type="constant"))
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseEncoder, "save", stopped)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", lr_scheduler_type="constant"))
+    stop_at(monkeypatch, "star", 15)
+    commands.train("star", argv("star", "out", lr_scheduler_type="constant"))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_early_stopping_goes_on_counting(step, argv, files, tmp_path, monkeypatch):
+    """Weights that do not change are never better: three evaluations, and the end."""
+    changes = {"eval_topics": files["topics"], "eval_qrels": files["qrels"]}
+    changes |= {"eval_strategy": "steps", "eval_steps": 1, "early_stopping": 3}
+    changes |= {"learning_rate": 0}
+    commands.train("star", argv("star", "whole", **changes))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", step)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", **changes))
+    commands.train("star", argv("star", "out", **changes))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+    assert max(line["step"] for line in made(tmp_path, "out")[1]) == 4
+
+
+@pytest.mark.parametrize("every", ["refresh_epochs", "refresh_steps"])
+def test_stopped_while_negatives_are_mined_anew(every, argv, tmp_path, monkeypatch):
+    """At the end of an epoch a checkpoint is older than what is mined there."""
+    changes = {every: 1 if every == "refresh_epochs" else 6, "negatives_depth": 6}
+    # Or nothing of its own hits would be left.
+    changes |= {"drop_relative_margin": -100}
+    commands.train("star", argv("star", "whole", **changes))
+    for mined in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Refresh, "_mine", stopped)
+            with pytest.raises(Stopped):
+                commands.train("star", argv("star", "out", **changes))
+        stops = iter([False, True])
+        mine = Refresh._mine
+
+        def once(self, *args, mine=mine, stops=stops):
+            if next(stops):
+                raise Stopped
+            mine(self, *args)
+
+        if mined == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(Refresh, "_mine", once)
+                with pytest.raises(Stopped):
+                    commands.train("star", argv("star", "out", **changes))
+    commands.train("star", argv("star", "out", **changes))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+
+
+def test_what_another_training_left_is_cleared(argv, tmp_path):
+    folder = tmp_path / ".out.training"
+    folder.mkdir()
+    (folder / "negatives-3.txt").write_text("q0 Q0 d 1 1 x\n")
+    (folder / "checkpoint-3").mkdir()
+    checkpoints.start(folder, {})
+    assert [path.name for path in folder.iterdir()] == [checkpoints.MADE_FROM]
+    with pytest.raises(DenseHNError, match="save_only_model"):
+        commands.parse("star", argv("star", "out", save_only_model=True))
 
 
 def test_a_killed_process(argv, tmp_path):
@@ -175,16 +249,9 @@ def test_no_checkpoints_where_none_are_wanted(argv, tmp_path, monkeypatch):
         commands.parse("star", argv("star", "out", save_minutes=-1))
 
 
-def test_a_recipe_that_is_killed_again_and_again(split_folder, bert, tmp_path):
+def test_a_recipe_that_is_killed_again_and_again(small_recipe, tmp_path):
     """A small version of soak.py."""
-    path = tmp_path / "small.yaml"
-    settings = "{max_steps: 4, use_cpu: true, save_minutes: 1e-9, learning_rate: 1e-3}"
-    path.write_text(
-        f"collection: {{folder: {split_folder}}}\nencoder: {{source: {bert}}}\n"
-        "evaluate: {hits: 20, measures: [RR@10]}\n"
-        f"star: {settings}\nadore: {settings}\n"
-    )
-    assert soak.soak(str(path), [], tmp_path / "soak", kills=2, seed=1) >= 1
+    assert soak.soak(str(small_recipe), [], tmp_path / "soak", kills=2, seed=1) >= 1
     kept = soak.digests(tmp_path / "soak" / "whole")
     assert {"runs/small/adore.test.txt", "work/small/indexes/star/index"} <= set(kept)
     # It does notice.

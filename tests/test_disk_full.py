@@ -39,19 +39,19 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_recipe_goes_on_when_there_is_room_again(split_folder, bert, disk, tmp_path):
+def test_a_recipe_goes_on_when_there_is_room_again(small_recipe, disk, tmp_path):
     folder, resize = disk
-    path = tmp_path / "small.yaml"
-    settings = "{max_steps: 4, use_cpu: true, save_minutes: 1e-9, learning_rate: 1e-3}"
-    path.write_text(
-        f"collection: {{folder: {split_folder}}}\nencoder: {{source: {bert}}}\n"
-        "evaluate: {hits: 20, measures: [RR@10]}\n"
-        f"star: {settings}\nadore: {settings}\n"
-    )
 
     def run(output) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "dense_hn.train", str(path), "--output", output],
+            [
+                sys.executable,
+                "-m",
+                "dense_hn.train",
+                str(small_recipe),
+                "--output",
+                output,
+            ],
             env=os.environ
             | {"OMP_NUM_THREADS": "1", "DENSE_HN_CACHE": str(output / "cache")},
             capture_output=True,

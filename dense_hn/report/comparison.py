@@ -84,7 +84,7 @@ def compare(places: Places, most: int) -> Comparison:
     return Comparison(
         measure=measure,
         topics=[(qid, texts[qid]) for qid in qrels],
-        values={name: [round(v, 4) for v in of] for name, of in values.items()},
+        values={name: [round(v, 8) for v in of] for name, of in values.items()},
         hits=hits,
         relevant=relevant,
         texts={docid: cut(corpus[docid]) for docid in shown},

@@ -77,7 +77,7 @@ const FILTERS = {
   all: () => true,
   gained: (topic) => topic.difference > 0,
   lost: (topic) => topic.difference < 0,
-  ranked: (topic) => topic.qid in data.hits,
+  ranked: (topic) => Object.hasOwn(data.hits, topic.qid),
 };
 
 function update() {
@@ -159,7 +159,7 @@ function detail() {
   }
   const [qid, text] = data.topics.find((topic) => topic[0] === chosen);
   const head = make("h3", { textContent: `${qid}: ${text}` });
-  if (!(qid in data.hits)) {
+  if (!Object.hasOwn(data.hits, qid)) {
     find("detail").replaceChildren(head, make("p", { className: "note",
       textContent: "The page has rankings only of the topics that changed most between two systems: choose “those with rankings”." }));
     return;

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, ranks, trec
+from dense_hn import DenseHNError, costs, losses, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.columns import Docids
@@ -39,6 +39,7 @@ from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
 from dense_hn.index import read_index
 from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.ranks import gather, own
 from dense_hn.search_command import (
     as_typed,
     require_recognised,
@@ -163,12 +164,13 @@ class AdoreCollator:
         self._query_length = query_length
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries (of several processes, of each one's share) and their ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
+        """Tokens of B queries (of several processes, of each one's share) and their
+        ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
         (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
         [B, N] those of negatives beside the dynamic ones (both −1 where padded).
         """
         excluded = [item["positives"] + item["suspects"] for item in items]
-        texts = ranks.own([item["query"] for item in items])
+        texts = own([item["query"] for item in items])
         tokens = self._encoder.tokenize(texts, "query", self._query_length)
         return {
             "qids": [item["qid"] for item in items],
@@ -220,7 +222,7 @@ class AdoreTrainer(DenseTrainer):
         model.eval()
         with costs.part("encode"):
             queries = model(**inputs["queries"])
-            queries = ranks.gather(queries, len(inputs["qids"]))
+            queries = gather(queries, len(inputs["qids"]))
         with costs.part("search"):
             dynamic = self._passages.search(queries.detach(), self._hits)
         with costs.part("loss"):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers.utils import cached_file
 
 from dense_hn import __version__, trec
@@ -57,6 +58,7 @@ def write(places: Places, name: str, space: str, command: str) -> None:
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
+        title=data.model_name,
         name=name,
         space=space,
         source=_said(source),
@@ -68,7 +70,7 @@ def write(places: Places, name: str, space: str, command: str) -> None:
         trained=len(trained),
         topics=scored["topics"],
         split=places.split,
-        stages=_up_to(places.recipe.stages, name),
+        stages=[_told(stage) for stage in _up_to(places.recipe.stages, name)],
         table=places.table.read_text(encoding="utf-8").rstrip(),
         command=command,
         version=__version__,
@@ -87,6 +89,17 @@ def _up_to(stages: list[TrainingSection], name: str) -> list[TrainingSection]:
     return chain
 
 
+def _told(stage: TrainingSection) -> dict[str, str]:
+    """A row of the card's table."""
+    settings = (f"{key}: {_said(value)}" for key, value in stage.settings.items())
+    return {
+        "name": stage.name,
+        "method": stage.method,
+        "source": stage.source,
+        "settings": ", ".join(settings),
+    }
+
+
 def _said(source: Any) -> str:
     """A source without the folders of this machine."""
     if isinstance(source, str):
@@ -98,7 +111,7 @@ def _said(source: Any) -> str:
 
 def _licence(source: str) -> str | None:
     """What the base's own card says, if it has one that says it."""
-    from huggingface_hub import ModelCard
+    from huggingface_hub import metadata_load
 
     path = cached_file(
         locate(source),
@@ -106,4 +119,10 @@ def _licence(source: str) -> str | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return ModelCard.load(path).data.license if path else None
+    try:
+        found = metadata_load(path) if path else None
+    # Somebody else's file, that need not be right.
+    except (ValueError, yaml.YAMLError):
+        found = None
+    licence = (found or {}).get("license")
+    return str(licence) if licence else None

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,11 +13,13 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from dense_hn import DenseHNError, __version__
 from dense_hn.encode import MANIFEST
 from dense_hn.false_negatives import Report
 from dense_hn.files import whole_file
+from dense_hn.reading import parsed
 
 log = logging.getLogger("dense_hn")
 
@@ -26,8 +30,9 @@ WHOLE = "dense_hn_state.json"
 # Settings of transformers with which the weights are the same.
 APART = (
     *("output_dir", "encoder_dir", "run_name", "disable_tqdm", "resume_", "save_"),
-    *("log_", "logging_", "report_to", "dataloader_", "push_to_hub", "hub_"),
-    *("project", "trackio_", "local_rank", "ddp_"),
+    *("log_", "logging_", "report_to", "push_to_hub", "hub_", "project", "trackio_"),
+    *("local_rank", "ddp_", "kept", "dataloader_num_workers", "dataloader_pin_"),
+    *("dataloader_prefetch_", "dataloader_multiprocessing_", "dataloader_in_order"),
 )
 # Bytes that a file is known by, besides its length.
 START = 2**26
@@ -36,10 +41,21 @@ START = 2**26
 class Checkpoints(TrainerCallback):
     """Saves every few minutes, and what was dropped as a false negative with it."""
 
-    def __init__(self, minutes: float, report: Report | None) -> None:
-        """Save every so many minutes; with 0 only as the Trainer's settings say."""
+    def __init__(
+        self, minutes: float, kept: int, report: Report | None, apart: int = 0
+    ) -> None:
+        """Say when to save, and what.
+
+        Args:
+            minutes: between two; 0: only when the Trainer's settings say so.
+            kept: checkpoints at most, besides the best.
+            report: what is saved with them.
+            apart: no saving at multiples of this step; 0: at any.
+        """
         self._seconds = 60 * minutes
+        self._kept = kept
         self._report = report
+        self._apart = apart
         self._saved = time.monotonic()
 
     def on_train_begin(self, args, state, control, **_) -> None:
@@ -54,6 +70,7 @@ class Checkpoints(TrainerCallback):
     def on_step_end(self, args, state, control, **_) -> None:
         """Called by the Trainer, which saves when it is told to."""
         due = bool(self._seconds) and time.monotonic() - self._saved >= self._seconds
+        due = due and not (self._apart and state.global_step % self._apart == 0)
         if args.world_size > 1:
             # Clocks differ, and all processes save together.
             told = torch.tensor([due], device=args.device)
@@ -63,12 +80,21 @@ class Checkpoints(TrainerCallback):
 
     def on_save(self, args, state, control, **_) -> None:
         """Called by the Trainer when it has written a checkpoint."""
-        self._saved = time.monotonic()
+        if args.world_size > 1:
+            # Each has a file of its own in it.
+            torch.distributed.barrier()
         if state.is_world_process_zero:
-            kept = self._report.state() if self._report is not None else {}
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for path in folder.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            kept = self._report.state() if self._report is not None else {}
             with whole_file(folder / WHOLE) as partial:
                 partial.write_text(json.dumps(kept), encoding="utf-8")
+            # Not before, or none would be whole for a moment.
+            best = state.best_model_checkpoint
+            rotate_checkpoints(args.output_dir, self._kept, best)
+        self._saved = time.monotonic()
 
 
 def made_from(args: Any, training: TrainingArguments) -> dict[str, Any]:
@@ -108,7 +134,9 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     if not whole:
         return None
     path = folder / MADE_FROM
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {}
+    if path.is_file():
+        found = parsed(path.read_text(encoding="utf-8"), str(path))
     other = [
         name
         for name in dict.fromkeys([*made_from, *found])
@@ -125,8 +153,9 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     return str(whole[step])
 
 
-def mark(folder: Path, made_from: Mapping[str, Any]) -> None:
-    """Let the checkpoints that will be in a folder be known as this training's."""
+def start(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Empty a folder, and let what will be in it be known as this training's."""
+    shutil.rmtree(folder, ignore_errors=True)
     with whole_file(folder / MADE_FROM) as partial:
         partial.write_text(json.dumps(made_from, indent=2), encoding="utf-8")
 

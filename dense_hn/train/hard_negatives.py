@@ -165,8 +165,10 @@ class Refresh(TrainerCallback):
         self._corpus = corpus
         self._supervision = supervision
 
-    def on_train_begin(self, args, state, control, **_) -> None:
+    def on_train_begin(self, args, state, control, model, **_) -> None:
         """Called by the Trainer; a resumed training takes up its last negatives.
+
+        The checkpoint at an epoch's end may be older than what was to be mined then.
 
         Raises:
             DenseHNError: they are not beside the checkpoint.
@@ -180,7 +182,11 @@ class Refresh(TrainerCallback):
             int(path.stem.removeprefix(PREFIX)): path
             for path in folder.glob(f"{PREFIX}*.txt")
         }
-        step = max((s for s in steps if s <= state.global_step), default=None)
+        now = state.global_step
+        if self._args.refresh_epochs and now not in steps and self._due(state):
+            self._refresh(args, model, state)
+            return
+        step = max((s for s in steps if s <= now), default=None)
         if step is None:
             raise DenseHNError(
                 f"{args.resume_from_checkpoint}: no {PREFIX}STEP.txt beside it, the "
@@ -196,9 +202,14 @@ class Refresh(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model, **_) -> None:
         """Called by the Trainer, before it draws from the next epoch."""
-        every = self._args.refresh_epochs
-        if every and round(state.epoch) % every == 0:
+        if self._args.refresh_epochs and self._due(state):
             self._refresh(args, model, state)
+
+    def _due(self, state: TrainerState) -> bool:
+        """Whether so many epochs are over, and no part of another."""
+        epochs = round(state.epoch)
+        ended = math.isclose(state.epoch, epochs, abs_tol=1e-9)
+        return ended and epochs % self._args.refresh_epochs == 0
 
     def _refresh(
         self, args: TrainingArguments, model: DenseEncoder, state: TrainerState

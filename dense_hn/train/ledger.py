@@ -13,6 +13,14 @@ from dense_hn import DenseHNError, __version__, costs
 from dense_hn.files import whole_file
 from dense_hn.reading import open_text, parsed
 
+# What a stage's record has.
+RECORD = {
+    "key": str,
+    "seconds": (int, float),
+    "peak_memory_gib": (int, float),
+    "shares": dict,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -116,10 +124,17 @@ class Ledger:
         return "\n".join(lines)
 
 
+def _is_record(record: Any) -> bool:
+    """Whether it is a key with costs.Costs.facts."""
+    return isinstance(record, dict) and all(
+        isinstance(record.get(name), kind) for name, kind in RECORD.items()
+    )
+
+
 def _records(ledger: Path) -> dict[str, Any]:
     with open_text(ledger, "ledger") as file:
         records = parsed(file.read(), str(ledger))
-    if not all(isinstance(record, dict) for record in records.values()):
+    if not all(map(_is_record, records.values())):
         raise DenseHNError(
             f"{ledger}: not as a recipe writes it; remove it, and all stages run again"
         )

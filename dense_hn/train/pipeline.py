@@ -314,11 +314,11 @@ class Pipeline(Places):
 
     def run(self) -> None:
         """Run the stages that are not done."""
+        self.ledger.run()
         text = as_yaml(self.recipe)
         if not self.ran.exists() or self.ran.read_text(encoding="utf-8") != text:
             with whole_file(self.ran) as partial_file:
                 partial_file.write_text(text, encoding="utf-8")
-        self.ledger.run()
 
     def report(self) -> str:
         """Time of the stages, how Pyserini searches the models, and the table."""
@@ -458,8 +458,10 @@ class Pipeline(Places):
 
     def _from_root(self, word: str) -> str:
         """A path as it is in the output folder; of others the name alone, to be published."""
-        word = word.removeprefix(f"{self.root}/")
-        return Path(word).name if Path(word).is_absolute() else word
+        path = Path(word)
+        if path.is_relative_to(self.root) and ".." not in path.parts:
+            return str(path.relative_to(self.root))
+        return path.name if path.exists() else word
 
 
 def _required(field: Field) -> bool:

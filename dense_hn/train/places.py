@@ -84,10 +84,15 @@ class Places:
         if name and name not in ran:
             raise DenseHNError(f"{root}: {unknown('recipe', name, ran)}")
         path = ran[name] if name else next(iter(ran.values()))
-        there = [key for key, of in MODELS.items() if (path.parent / of).is_dir()]
-        if not there:
-            raise DenseHNError(f"{path.parent}: no encoder in it; run {path} again")
-        return cls(recipe.read(str(path)), root, there[0])
+        read = recipe.read(str(path))
+        for architecture in MODELS:
+            places = cls(read, root, architecture)
+            told = read.encoder.get("architecture", architecture) == architecture
+            if told and all(places.model(stage.name).is_dir() for stage in read.stages):
+                return places
+        raise DenseHNError(
+            f"{path.parent}: an encoder of the recipe is not in it; run {path} again"
+        )
 
     def passages(self, encoder: str) -> str:
         """The passage space of an encoder: base, or a training stage's."""

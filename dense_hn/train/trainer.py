@@ -72,6 +72,12 @@ class DenseTrainingArguments(TrainingArguments):
             "choices": ["lamb", *(name.value for name in OptimizerNames)],
         },
     )
+    # Checkpoints that are kept: save_total_limit, which the Trainer would go by too early.
+    kept: int = field(init=False, default=1)
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True,
+        metadata={"help": "Leave as it is: early stopping goes on counting."},
+    )
     ddp_broadcast_buffers: bool = field(
         default=False,
         metadata={
@@ -108,6 +114,16 @@ class DenseTrainingArguments(TrainingArguments):
                 self.warmup_steps,
                 self.max_steps,
             )
+        if self.save_only_model:
+            raise DenseHNError(
+                "--save_only_model: no training could go on from such checkpoints; leave "
+                "it out"
+            )
+        if self.save_total_limit is not None and self.save_total_limit < 1:
+            raise DenseHNError(
+                f"--save_total_limit is {self.save_total_limit}; it starts at 1"
+            )
+        self.kept, self.save_total_limit = self.save_total_limit or 1, None
         if self.save_minutes < 0:
             raise DenseHNError(
                 f"--save_minutes is {self.save_minutes}; it must be 0 (off) or more"
@@ -211,6 +227,13 @@ class DenseTrainer(Trainer):
             # Or the last batch would be filled up.
             loader.batch_sampler.even_batches = False
         return loader
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        """Called by the Trainer, which looks for the last step only after a step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def get_batch_samples(self, *args, **kwargs):
         """Called by the Trainer for the next batches."""
@@ -325,12 +348,18 @@ def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None
         DenseHNError: there are checkpoints of another training in this one's place.
     """
     args = trainer.args
+    folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
     if not args.resume_from_checkpoint:
-        facts = checkpoints.made_from(made, args)
-        args.resume_from_checkpoint = checkpoints.last(Path(args.output_dir), facts)
-        if not args.resume_from_checkpoint and args.process_index == 0:
-            checkpoints.mark(Path(args.output_dir), facts)
-    trainer.add_callback(Checkpoints(args.save_minutes, trainer.report))
+        args.resume_from_checkpoint = checkpoints.last(folder, facts)
+    if args.resume_from_checkpoint:
+        args.eval_on_start = False
+    inside = folder in Path(args.resume_from_checkpoint or "").parents
+    if not inside and args.process_index == 0:
+        checkpoints.start(folder, facts)
+    # Where negatives are mined anew, the Trainer has drawn another batch before.
+    apart = getattr(made, "refresh_steps", 0)
+    saving = Checkpoints(args.save_minutes, args.kept, trainer.report, apart)
+    trainer.add_callback(saving)
     trained.gradient_cache = args.gradient_cache
     if args.torch_compile:
         backend, mode = args.compiled_by, args.torch_compile_mode
