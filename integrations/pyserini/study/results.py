@@ -185,6 +185,8 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     timed = {
         name: {system: one for system, one in systems.items() if one.seconds}
         for name, systems in collections.items()
+        # Not where others' models searched.
+        if any(one.seconds for one in systems.values())
     }
     columns = min(3, len(timed))
     rows = -(-len(timed) // columns)
