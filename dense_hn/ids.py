@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, reading
 
-# What ends a string for one program or another, or is no character.
-CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# What ends a string for one program or another, is no character, or is not seen.
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
 def require_id(name: str, what: str, where: str) -> None:

@@ -213,7 +213,7 @@ def test_vectors_belong_to_the_encoder_that_made_them(bert, tmp_path, corpus):
         vectors.require_made_by(other, "other")
     lines = (tmp_path / "vectors" / "docid").read_text().splitlines()
     (tmp_path / "vectors" / "docid").write_text("\n".join(lines[1:]) + "\n")
-    with pytest.raises(DenseHNError, match="48 vectors and 47 docids"):
+    with pytest.raises(DenseHNError, match="48 vectors of 16 numbers, 47 docids"):
         Vectors.load(tmp_path / "vectors")
 
 

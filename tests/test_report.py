@@ -113,7 +113,7 @@ def test_what_cannot_be_reported_is_refused(ran, tmp_path, monkeypatch, capsys):
     places.table.with_suffix(".json").unlink()
     assert "no table; run" in refused(monkeypatch, capsys, copy, "--recipe", "small")
     shutil.rmtree(places.model("base").parent)
-    assert "no encoder in it" in refused(monkeypatch, capsys, copy, "--recipe", "small")
+    assert "is not in it" in refused(monkeypatch, capsys, copy, "--recipe", "small")
 
 
 def test_a_diagnosis_of_all_that_a_recipe_trained(ran, tmp_path, monkeypatch, capsys):

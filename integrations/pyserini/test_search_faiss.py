@@ -120,7 +120,7 @@ def test_a_second_call_does_nothing_and_prints_the_same_table(quickstart):
     table = report[report.index("quickstart, test topics") :]
     assert again.endswith(table)
     stages = again.partition("all ")[0].splitlines()[1:]
-    assert len(stages) == 16
+    assert len(stages) == 17
     assert all(line.endswith("(done before)") for line in stages)
 
 
