@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from transformers.models.bert.modeling_bert import BertAttention
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 
-from dense_hn import DenseHNError, encoder, losses
+from dense_hn import DenseHNError, encoder, losses, search
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import adore, arguments, commands, joint
@@ -229,7 +229,7 @@ def test_scores_search_and_losses_stay_float32_in_bf16(stage, train, monkeypatch
     flags = {"learning_rate": 0.1, "lr_scheduler_type": "constant", "max_steps": 4}
     plain = train(stage, **flags)
     watch(losses, "pairwise")
-    watch(adore.search, "top_k")
+    watch(search, "top_k")
     half = train(stage, bf16=True, **flags)
     assert {name for name, _, _ in seen} >= {"pairwise"}
     assert (stage == "adore") == any(name == "top_k" for name, _, _ in seen)
