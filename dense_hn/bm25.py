@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dense_hn import anserini, cli, costs, provenance, pyserini, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
-from dense_hn.reading import open_text, parsed
+from dense_hn.reading import read_object
 
 log = logging.getLogger("dense_hn")
 
@@ -122,8 +122,7 @@ def mine(
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
     manifest = folder / MANIFEST
     if manifest.is_file():
-        with open_text(manifest, "manifest of the index") as file:
-            made_from |= parsed(file.read(), str(manifest))
+        made_from |= read_object(manifest, "manifest of the index")
         if provenance.is_made_from(output, made_from):
             log.info("%s is there, made from the same index and topics", output)
             return

@@ -31,7 +31,7 @@ from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import digest, require_file, require_folder, whole_folder
 from dense_hn.ids import read_docids, write_docids
-from dense_hn.reading import open_text, parsed
+from dense_hn.reading import read_object
 from dense_hn.search_command import as_typed, require_harmless
 from dense_hn.token_cache import tokens_of
 
@@ -77,8 +77,7 @@ class Vectors:
             require_file(folder / name, "part of a vectors folder")
         matrix = _matrix(folder / MATRIX)
         docids = Docids.of(read_docids(folder / DOCIDS, "part of a vectors folder"))
-        with open_text(folder / MANIFEST, "part of a vectors folder") as file:
-            manifest = parsed(file.read(), str(folder / MANIFEST))
+        manifest = read_object(folder / MANIFEST, "part of a vectors folder")
         encoder, corpus = (manifest.get(name) for name in ("encoder", "corpus"))
         if not isinstance(encoder, str) or not isinstance(corpus, str):
             raise DenseHNError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from dense_hn import DenseHNError, __version__, costs
 from dense_hn.files import digest, whole_file
-from dense_hn.reading import parsed
+from dense_hn.reading import read_object
 
 log = logging.getLogger("dense_hn")
 
@@ -46,14 +46,15 @@ def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
     """Whether ``output`` is there, unchanged, and made from this by this version."""
     if not Path(output).is_file() or not _beside(output).is_file():
         return False
-    wanted = {"made_from": dict(made_from), "dense_hn": __version__}
-    wanted["sha256"] = digest(output)
     try:
-        facts = parsed(_beside(output).read_text(encoding="utf-8"), str(output))
+        facts = read_object(_beside(output), "record")
     # Then it is made anew.
-    except (DenseHNError, UnicodeDecodeError):
+    except DenseHNError:
         return False
-    return all(facts.get(name) == value for name, value in wanted.items())
+    wanted = {"made_from": dict(made_from), "dense_hn": __version__}
+    same = all(facts.get(name) == value for name, value in wanted.items())
+    # Last, since it reads all of the output.
+    return same and facts.get("sha256") == digest(output)
 
 
 def command() -> str:

@@ -77,6 +77,16 @@ def parsed(line: str, where: str) -> dict[str, Any]:
     return require_object(value, where)
 
 
+def read_object(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object that a file is.
+
+    Raises:
+        DenseHNError: as :func:`open_text` and :func:`parsed`.
+    """
+    with open_text(path, what) as file:
+        return parsed(file.read(), str(path))
+
+
 def require_unicode(text: str, where: str) -> None:
     """Refuse halves of characters, which JSON can name and no file can hold."""
     try:

@@ -188,9 +188,7 @@ def run(args: argparse.Namespace) -> None:
     if negatives:
         found["negatives"] = {name: drift(of) for name, of in ranks.items()}
     text = "\n\n".join(f"{title}\n{table(rows)}" for title, rows in found.items())
-    with whole_folder(
-        args.output, REPORT, also=(PAIRS, TABLE, "*.png", "*.svg")
-    ) as part:
+    with whole_folder(args.output, REPORT, also=OTHERS) as part:
         (part / REPORT).write_text(json.dumps(found, indent=2) + "\n")
         (part / TABLE).write_text(f"{text}\n")
         with (part / PAIRS).open("w", newline="", encoding="utf-8") as file:

@@ -38,7 +38,7 @@ def trainings(logs: Mapping[str, Path]) -> dict[str, str]:
     )
     found = {}
     for quantity in quantities:
-        figure = _figure("step", "")
+        figure = _figure("step")
         for place, (name, curve) in enumerate(logged.items()):
             steps = sorted(curve.get(quantity, {}))
             if steps:
@@ -62,7 +62,7 @@ def costs(stages: Mapping[str, Mapping[str, Any]]) -> str:
     """
     import plotly.graph_objects as go
 
-    figure = _figure("seconds", "")
+    figure = _figure("seconds")
     parts = dict.fromkeys(part for facts in stages.values() for part in facts["shares"])
     for place, part in enumerate(parts):
         seconds = [
@@ -82,7 +82,7 @@ def costs(stages: Mapping[str, Mapping[str, Any]]) -> str:
     return figure.to_json()
 
 
-def _figure(x: str, y: str) -> Any:
+def _figure(x: str) -> Any:
     import plotly.graph_objects as go
 
     # The page gives the colours of its theme.
@@ -92,7 +92,6 @@ def _figure(x: str, y: str) -> Any:
             "height": 280,
             "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
             "xaxis": {"title": {"text": x}},
-            "yaxis": {"title": {"text": y}},
             "legend": {"orientation": "h", "y": -0.25},
             "showlegend": True,
         }

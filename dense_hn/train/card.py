@@ -18,13 +18,12 @@ FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
-def write(places: Places, name: str, space: str, command: str) -> None:
+def write(places: Places, name: str, command: str) -> None:
     """Write the card of a training stage into its folder, when all is scored.
 
     Args:
         places: of the recipe.
         name: of the stage.
-        space: whose passage vectors it searches; itself, where it trained both sides.
         command: line that searches with it in Pyserini, as typed in the output folder.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -60,7 +59,7 @@ def write(places: Places, name: str, space: str, command: str) -> None:
         template_path=str(TEMPLATE),
         title=data.model_name,
         name=name,
-        space=space,
+        space=places.passages(name),
         source=_said(source),
         licence=licence,
         settings=settings,

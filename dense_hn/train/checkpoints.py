@@ -19,7 +19,7 @@ from dense_hn import DenseHNError, __version__
 from dense_hn.encode import MANIFEST
 from dense_hn.false_negatives import Report
 from dense_hn.files import whole_file
-from dense_hn.reading import parsed
+from dense_hn.reading import read_object
 
 log = logging.getLogger("dense_hn")
 
@@ -134,9 +134,7 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     if not whole:
         return None
     path = folder / MADE_FROM
-    found = {}
-    if path.is_file():
-        found = parsed(path.read_text(encoding="utf-8"), str(path))
+    found = read_object(path, "what it was made from") if path.is_file() else {}
     other = [
         name
         for name in dict.fromkeys([*made_from, *found])

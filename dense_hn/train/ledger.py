@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, __version__, costs
 from dense_hn.files import whole_file
-from dense_hn.reading import open_text, parsed
+from dense_hn.reading import read_object
 
 # What a stage's record has.
 RECORD = {
@@ -132,8 +132,7 @@ def _is_record(record: Any) -> bool:
 
 
 def _records(ledger: Path) -> dict[str, Any]:
-    with open_text(ledger, "ledger") as file:
-        records = parsed(file.read(), str(ledger))
+    records = read_object(ledger, "ledger")
     if not all(map(_is_record, records.values())):
         raise DenseHNError(
             f"{ledger}: not as a recipe writes it; remove it, and all stages run again"

@@ -454,7 +454,7 @@ class Pipeline(Places):
             line = as_typed(
                 "search.faiss", [*map(self._from_root, self._command(name))]
             )
-            card.write(self, name, self.passages(name), line)
+            card.write(self, name, line)
 
     def _from_root(self, word: str) -> str:
         """A path as it is in the output folder; of others the name alone, to be published."""
