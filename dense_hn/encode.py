@@ -5,7 +5,8 @@
 
 A vectors folder holds ``vectors.npy`` ([N, D] float32), ``docid`` (one a line, in the
 same order), ``manifest.json`` (which encoder and corpus they come from) and
-``costs.json`` (dense_hn.costs). Started with ``torchrun --nproc_per_node N -m
+``costs.json`` (dense_hn.costs). After it was stopped, the same command goes on with the
+passages that are missing. Started with ``torchrun --nproc_per_node N -m
 dense_hn.encode corpus …``, N processes encode a part each.
 
 A folder of encoded topics is for searching in Pyserini without the model; see
@@ -15,7 +16,7 @@ A folder of encoded topics is for searching in Pyserini without the model; see
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,15 @@ from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, t
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
-from dense_hn.files import digest, require_file, require_folder, whole_folder
+from dense_hn.files import (
+    FACTS,
+    digest,
+    require_file,
+    require_folder,
+    require_replaceable,
+    whole_file,
+    whole_folder,
+)
 from dense_hn.ids import read_docids, write_docids
 from dense_hn.reading import read_object
 from dense_hn.search_command import as_typed, require_harmless
@@ -161,11 +170,16 @@ def encode_texts(
 
 
 def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vectors:
-    """Encode passages (docid → text) for the moment, without a folder."""
+    """Encode passages (docid → text) for the moment, without a folder.
+
+    Of several processes (dense_hn.ranks), each encodes a part, and all have all.
+    """
     corpus = Corpus.of(corpus)
-    matrix = torch.empty(len(corpus), encoder.dimension)
-    _encode_windows(encoder, corpus, matrix.numpy(), _windows(len(corpus)))
+    matrix = torch.zeros(len(corpus), encoder.dimension)
+    windows = _windows(len(corpus), *ranks.place())
+    _encode_windows(encoder, corpus, matrix.numpy(), windows)
     where = Path("(in memory)")
+    matrix = ranks.summed(matrix)
     return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
 
 
@@ -177,8 +191,9 @@ def encode_corpus(
 ) -> Vectors:
     """Encode a corpus (docid → text) into a vectors folder, and return it.
 
-    Vectors are written window by window. Nothing is encoded when the folder
-    holds this encoder's vectors of this corpus.
+    Vectors are written window by window, and a run that was stopped goes on after the
+    last one. Nothing is encoded when the folder holds this encoder's vectors of this
+    corpus.
 
     Args:
         encoder: of passages.
@@ -200,30 +215,58 @@ def encode_corpus(
         "precision": half or "fp32",
         "dense_hn": __version__,
     }
-    there, said = folder / MANIFEST, json.dumps(manifest, indent=2) + "\n"
-    if there.is_file() and there.read_bytes() == said.encode():
+    made, said = folder / MANIFEST, json.dumps(manifest, indent=2) + "\n"
+    if made.is_file() and made.read_bytes() == said.encode():
         log.info("%s holds this encoder's vectors of this corpus", folder)
         return Vectors.load(folder)
     rank, number = ranks.place()
-    holds = MATRIX, DOCIDS, MANIFEST
-    with costs.Costs() as spent, ranks.one_folder(folder, *holds, also=[COSTS]) as made:
-        shape = manifest["passages"], manifest["dimension"]
-        if not rank:
-            np.lib.format.open_memmap(made / MATRIX, "w+", np.float32, shape).flush()
-            _reserve(made / MATRIX, folder)
-            write_docids(made / DOCIDS, corpus)
-            (made / MANIFEST).write_text(said)
+    holds, also = (MATRIX, DOCIDS, MANIFEST), [COSTS]
+    require_replaceable(folder, *holds, also=also)
+    with costs.Costs() as spent, ranks.parts(folder, manifest) as parts:
+        if not rank and not (parts / MATRIX).is_file():
+            # What an earlier call said of vectors that are not here any more.
+            for file in set(parts.iterdir()) - {parts / FACTS}:
+                file.unlink()
+            shape = manifest["passages"], manifest["dimension"]
+            with whole_file(parts / MATRIX) as new:
+                np.lib.format.open_memmap(new, "w+", np.float32, shape).flush()
+                _reserve(new, folder)
         ranks.wait()
-        matrix = np.load(made / MATRIX, mmap_mode="r+")
-        windows = _windows(len(corpus), rank, number)
-        _encode_windows(encoder, corpus, matrix, windows, half)
-        matrix.flush()
+        there = {file.name for file in parts.iterdir()}
+        # Before any process adds to them.
+        ranks.wait()
+        matrix = np.load(parts / MATRIX, mmap_mode="r+")
+
+        def keep(window: range) -> None:
+            matrix.flush()
+            (parts / _name(window)).touch()
+
+        missing = [
+            [
+                one
+                for one in _windows(len(corpus), of, number)
+                if _name(one) not in there
+            ]
+            for of in range(number)
+        ]
+        _encode_windows(encoder, corpus, matrix, missing[rank], half, keep)
+        with ranks.one_folder(folder, *holds, also=also) as made:
+            if not rank:
+                write_docids(made / DOCIDS, corpus)
+                (made / MANIFEST).write_text(said)
+                os.replace(parts / MATRIX, made / MATRIX)
     if not rank:
         facts = spent.facts()
-        facts["passages_per_second"] = round(len(corpus) / facts["seconds"], 1)
+        encoded = sum(len(window) for windows in missing for window in windows)
+        facts["passages_per_second"] = round(encoded / facts["seconds"], 1)
         rate = f"{facts['passages_per_second']:.0f} passages a second"
         costs.write(folder / COSTS, facts, f"{folder}: {rate}")
     return Vectors.load(folder)
+
+
+def _name(window: range) -> str:
+    """Of the file that says of a window, beside the vectors, that it is in there."""
+    return f"{window.start}-{window.stop}"
 
 
 def _windows(total: int, rank: int = 0, number: int = 1) -> list[range]:
@@ -254,8 +297,11 @@ def _encode_windows(
     matrix: np.ndarray,
     windows: Sequence[range],
     half: str | None = None,
+    keep: Callable[[range], None] | None = None,
 ) -> None:
     """Encode windows of a corpus into their rows of ``matrix`` [N, D].
+
+    ``keep`` is told of each window that is in there.
 
     Raises:
         DenseHNError: a vector that is not finite.
@@ -276,6 +322,8 @@ def _encode_windows(
                         "leave out --fp16 if it was given, else look at the encoder"
                     )
                 matrix[window.start : window.stop] = vectors
+                if keep:
+                    keep(window)
 
 
 @torch.no_grad()

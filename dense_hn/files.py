@@ -1,14 +1,22 @@
 """Outputs that appear under their final name only when they are whole."""
 
 import hashlib
+import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from dense_hn import DenseHNError
+
+log = logging.getLogger("dense_hn")
+
+# In a folder of parts, what they are made from.
+FACTS = "made_from.json"
 
 
 @contextmanager
@@ -55,6 +63,41 @@ def whole_folder(
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def parts(path: str | Path, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a folder beside ``path`` for its parts, from which a stopped run goes on.
+
+    It is removed when the block succeeds or raises a DenseHNError. It stays when the
+    process is killed or interrupted, for the next call with the same facts; one with
+    others starts with an empty folder.
+
+    Args:
+        path: what is made of the parts.
+        facts: what they are made from, as JSON.
+    """
+    folder = parts_of(path)
+    said = json.dumps(dict(facts), indent=2).encode()
+    there = folder / FACTS
+    if there.is_file() and there.read_bytes() == said:
+        log.info("%s: goes on with what is in %s", path, folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        there.write_bytes(said)
+    try:
+        yield folder
+    except DenseHNError:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+def parts_of(path: str | Path) -> Path:
+    """The folder of the parts of what will be ``path``."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.parts")
 
 
 def partial_of(path: str | Path) -> Path:

@@ -8,14 +8,17 @@ removed when it is read) and as the result to be evaluated for test topics. Scor
 the model's own: plain dot products of its vectors, which are normalised only where the
 encoder itself normalises them. With ``--qrels`` the run is for training alone: it lists
 all relevant documents, so that its recall means nothing. A run that is there, made from
-the same weights, passages and topics, is left as it is. Started with ``torchrun
---nproc_per_node N -m dense_hn.mine …``, N processes search a part of the passages each.
+the same weights, passages and topics, is left as it is; one that was stopped goes on with
+the topics that are missing. Started with ``torchrun --nproc_per_node N -m dense_hn.mine …``,
+N processes search a part of the passages each.
 """
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -24,7 +27,7 @@ from tqdm import tqdm
 from dense_hn import cli, costs, provenance, ranks, search, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import digest
+from dense_hn.files import digest, whole_file
 from dense_hn.index import IndexVectors, read_index
 
 log = logging.getLogger("dense_hn")
@@ -41,9 +44,12 @@ def retrieve(
     qrels: Mapping[str, Mapping[str, int]] | None = None,
     *,
     fp16: bool = False,
-    sharded: bool = False,
+    first: int = 0,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Exact top ``hits`` of the whole corpus for every topic, one topic after another.
+
+    Of several processes (dense_hn.ranks) each searches a part of the vectors; all return
+    the same.
 
     Args:
         encoder: query encoder that belongs to the vectors.
@@ -54,8 +60,7 @@ def retrieve(
             among the hits: they stand behind them with their score, which filters
             compare negatives with.
         fp16: round passages and queries to float16, which halves the time on a GPU.
-        sharded: search a part of the vectors in each process (dense_hn.ranks); all of
-            them return the same.
+        first: the topic to begin with, a multiple of BATCH.
 
     Returns:
         (qid, {docid: score}) in the order of the topics.
@@ -65,18 +70,19 @@ def retrieve(
     """
     vectors.require_made_by(encoder, "this one")
     matrix, kind = vectors.matrix, torch.float16 if fp16 else torch.float32
-    rank, number = ranks.place() if sharded else (0, 1)
-    first, end = (len(matrix) * place // number for place in (rank, rank + 1))
-    shard = matrix[first:end].to(encoder.device, kind)
+    part = ranks.share(len(matrix))
+    shard = matrix[part].to(encoder.device, kind)
     top_k = search.top_k
-    if number > 1:
-        top_k = partial(search.top_k_of_shards, first=first)
+    if ranks.place()[1] > 1:
+        top_k = partial(search.top_k_of_shards, first=part.start)
 
     def found() -> Iterator[tuple[str, dict[str, float]]]:
         queries = encode_texts(encoder, list(topics.values()), "query").to(kind)
         qids = list(topics)
-        with tqdm(total=len(qids), desc=LABEL, unit=" queries") as progress:
-            for start in range(0, len(qids), BATCH):
+        with tqdm(
+            total=len(qids), initial=first, desc=LABEL, unit=" queries"
+        ) as progress:
+            for start in range(first, len(qids), BATCH):
                 batch = qids[start : start + BATCH]
                 asked = queries[start : start + BATCH]
                 with costs.part("search"):
@@ -110,12 +116,14 @@ def mine(
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
-    corpus, index, topics and qrels.
+    corpus, index, topics and qrels. After a run that was stopped, those topics are not
+    searched for again whose hits are there.
 
     Raises:
         DenseHNError: a file that cannot be read, qrels with a docid without a vector or
-            for other topics.
+            for other topics; a file in the run's place that is none.
     """
+    trec.require_no_other(output)
     topics, qrels = trec.read_topics(topics_path), None
     if qrels_path:
         qrels = trec.read_qrels(qrels_path)
@@ -137,15 +145,26 @@ def mine(
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
         return
-    with costs.Costs() as spent:
-        found = retrieve(encoder, vectors, topics, hits, qrels, fp16=fp16, sharded=True)
-        if not encoder.searches(vectors.encoder):
-            log.warning("%s does not say which encoder made it: trusted", vectors.path)
+    if not encoder.searches(vectors.encoder):
+        log.warning("%s does not say which encoder made it: trusted", vectors.path)
+    with costs.Costs() as spent, ranks.parts(output, made_from) as parts:
+        done = next(n for n in count() if not (parts / str(n)).is_file())
+        # Before there are more.
+        ranks.wait()
+        found = retrieve(
+            encoder, vectors, topics, hits, qrels, fp16=fp16, first=done * BATCH
+        )
         if ranks.place()[0]:
             # The other processes search, and one writes.
             deque(found, maxlen=0)
         else:
-            trec.write_run(output, found, tag)
+            while batch := list(islice(found, BATCH)):
+                trec.write_run(parts / str(done), batch, tag)
+                done += 1
+            with whole_file(output) as run, run.open("wb") as file:
+                for number in range(done):
+                    with (parts / str(number)).open("rb") as part:
+                        shutil.copyfileobj(part, file)
     if not ranks.place()[0]:
         provenance.record(output, made_from, spent.facts())
 

@@ -1,17 +1,17 @@
 """The processes that torchrun started, where a stage divides its work among them."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
 
-from dense_hn import DenseHNError
-from dense_hn.files import partial_of, whole_folder
+from dense_hn import DenseHNError, files
 
 
 def start() -> None:
@@ -102,18 +102,36 @@ class _Gather(Function):
         return back, None
 
 
-@contextmanager
+def summed(table: Tensor) -> Tensor:
+    """The sum of all processes' tables, in each of them."""
+    if distributed.is_initialized():
+        distributed.all_reduce(table)
+    return table
+
+
 def one_folder(
     path: str | Path, *holds: str, also: Sequence[str] = ()
-) -> Iterator[Path]:
+) -> AbstractContextManager[Path]:
     """files.whole_folder, which all processes write into; renamed when all are done."""
+    made = files.whole_folder(path, *holds, also=also)
+    return _of_the_first(made, files.partial_of(path))
+
+
+def parts(path: str | Path, facts: Mapping[str, Any]) -> AbstractContextManager[Path]:
+    """files.parts, which all processes write into."""
+    return _of_the_first(files.parts(path, facts), files.parts_of(path))
+
+
+@contextmanager
+def _of_the_first(made: AbstractContextManager[Path], path: Path) -> Iterator[Path]:
+    """A folder that the first process makes, and leaves when all are done."""
     if place()[0]:
         wait()
-        yield partial_of(path)
+        yield path
         wait()
     else:
-        with whole_folder(path, *holds, also=also) as partial:
+        with made as folder:
             wait()
-            yield partial
+            yield folder
             wait()
     wait()

@@ -213,19 +213,13 @@ def write_run(
         tag: the last column.
 
     Raises:
-        DenseHNError: at once, a file there that is no run and would be replaced.
+        DenseHNError: as :func:`require_no_other`.
 
     trec_eval keeps scores as 32-bit floats and orders ties by docid, so scores that
     tie at that precision are moved down, just enough to stay apart in six decimals
     and in 32 bits: what is written is scored in the order in which it is written.
     """
-    if Path(path).is_file():
-        with open(path, "rb") as file:
-            first = file.readline()
-        if first and len(first.split()) != 6:
-            raise DenseHNError(
-                f"{path}: is no run, and would be replaced by one; name another file"
-            )
+    require_no_other(path)
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for qid, hits in run.items() if isinstance(run, Mapping) else run:
             above = None
@@ -236,6 +230,21 @@ def write_run(
                     score = min(score, above - apart)
                 above = score
                 file.write(f"{qid} Q0 {docid} {rank} {score:.6f} {tag}\n")
+
+
+def require_no_other(path: str | Path) -> None:
+    """Check that a run may be written there.
+
+    Raises:
+        DenseHNError: there is a file that is no run.
+    """
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            first = file.readline()
+        if first and len(first.split()) != 6:
+            raise DenseHNError(
+                f"{path}: is no run, and would be replaced by one; name another file"
+            )
 
 
 def ranked(hits: Mapping[str, float]) -> list[str]:

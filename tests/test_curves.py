@@ -19,12 +19,12 @@ R@3        10
 one    0.7500*
 two
 
-Columns are steps of each training; * is the best, whose weights are kept."""
+Columns are steps of each training; * is the best."""
 
 
 def test_a_row_a_training_and_a_column_a_step(tmp_path):
     for name, text in (("one", ONE), ("two", TWO)):
         (tmp_path / name).write_text(text)
-    logs = {name: tmp_path / name for name in ("one", "two")}
-    assert curves.read(logs["one"])["RR@10"] == {0: 0.25, 10: 0.5}
-    assert curves.table(logs) == TABLE
+    measured = {name: curves.read(tmp_path / name) for name in ("one", "two")}
+    assert measured["one"]["RR@10"] == {0: 0.25, 10: 0.5}
+    assert curves.table(measured) == TABLE

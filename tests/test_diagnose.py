@@ -168,6 +168,37 @@ def test_a_model_that_is_its_negatives_own_has_them_on_top(
     assert report["negatives"]["two"]["in top 10"] < 0.9
 
 
+def test_curves_of_trainings(made, tmp_path, monkeypatch, capsys):
+    """Two trainings, one of which was not evaluated at its start, and one not at all."""
+    (tmp_path / "a").write_text(
+        '{"eval_RR@10": 0.25, "eval_train_RR@10": 0.5, "step": 0}\n'
+        '{"eval_RR@10": 0.5, "eval_train_RR@10": 1.0, "step": 10}\n'
+    )
+    (tmp_path / "b").write_text(
+        '{"loss": 1, "step": 5}\n{"eval_RR@10": 0, "step": 10}\n'
+    )
+    (tmp_path / "c").write_text('{"loss": 1, "step": 5}\n')
+    argv = list(made)
+    for name in "abc":
+        argv += ["--log", name, tmp_path / name]
+    report = diagnosed(monkeypatch, argv)
+    assert report["curves"] == {
+        "a": {"RR@10": {"0": 0.25, "10": 0.5}, "train_RR@10": {"0": 0.5, "10": 1.0}},
+        "b": {"RR@10": {"10": 0}},
+    }
+    assert "train_RR@10       0       10" in capsys.readouterr().out
+    folder = tmp_path / "diagnosis"
+    with (folder / command.CURVES).open() as file:
+        rows = list(csv.reader(file))
+    assert rows[1:3] == [["a", "RR@10", "0", "0.25"], ["a", "RR@10", "10", "0.5"]]
+    assert len(rows) == 1 + 4 + 1
+    assert (folder / "curves.png").is_file()
+    assert (folder / "curves.svg").read_text().count("train_RR@10")
+    (tmp_path / "a").write_text('{"eval_RR@10": 0.25}\n')
+    with pytest.raises(DenseHNError, match="a:1: has no step"):
+        diagnosed(monkeypatch, argv)
+
+
 def test_a_sample(made, tmp_path, monkeypatch):
     """Some topics, the same for the same seed."""
     found = [

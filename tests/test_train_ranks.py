@@ -1,10 +1,12 @@
 """Two processes train what one does, with batches of both together."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +14,16 @@ import torch
 from dense_hn import trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.train import arguments
+from dense_hn.train import arguments, curves
 from dense_hn.train.passages import Passages
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-# As `-m dense_hn.train`; the gradients of every step go into a file.
+EVALUATE = {"eval_strategy": "steps", "eval_steps": 3, "eval_training_topics": 5}
+# As `-m dense_hn.train`; the gradients of every step go into a file, and the bytes of what
+# the first process has after each collective.
 SCRIPT = """
 import os, sys, torch
+from torch import distributed
 from dense_hn import cli
 from dense_hn.train import __main__ as command, trainer
 
@@ -32,10 +37,22 @@ class Keep(trainer.CountUpdates):
         })
 
 trainer.CountUpdates = Keep
+gather, add, had = distributed.all_gather_into_tensor, distributed.all_reduce, []
+
+def counted_gather(output, *args, **kwargs):
+    had.append(("gathered", output.nbytes))
+    return gather(output, *args, **kwargs)
+
+def counted_add(table, *args, **kwargs):
+    had.append(("summed", table.nbytes))
+    return add(table, *args, **kwargs)
+
+distributed.all_gather_into_tensor = counted_gather
+distributed.all_reduce = counted_add
 file = sys.argv.pop(1)
 cli.run(command.main)
 if os.environ.get("RANK", "0") == "0":
-    torch.save(Keep.kept, file)
+    torch.save({"gradients": Keep.kept, "had": had}, file)
 """
 
 
@@ -72,23 +89,26 @@ def run(words, timeout=300):
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("star", {"random_per_query": 1}),
+        # Evaluation is divided, too.
+        ("star", {"random_per_query": 1, **EVALUATE}),
         ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
-        ("adore", {"random_per_query": 2, "judged_only": True}),
+        ("adore", {"random_per_query": 2, "judged_only": True, **EVALUATE}),
     ],
 )
 def test_gradients_are_those_of_one_process(
-    stage, changes, script, few, files, bert, corpus, tmp_path
+    stage, changes, script, few, files, bert, corpus, tmp_path, monkeypatch
 ):
     """To 1e-6 of their length, in three steps of which the last is uneven."""
     encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
     named = {"encoder": bert, **few, "max_steps": 3, "learning_rate": 0}
     named |= {"max_grad_norm": 0, "use_cpu": True, "logging_steps": 1} | changes
+    if "eval_steps" in changes:
+        named |= {"eval_topics": files["topics"], "eval_qrels": files["qrels"]}
     if stage == "adore":
         named |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
     else:
         named |= {"corpus": files["corpus"], "negatives": files["run"], "dropout": 0}
-    gradients, logs = [], []
+    gradients, had, logs, measured = [], [], [], []
     for name, command, batch in (
         ("one", [sys.executable], 4),
         ("two", TORCHRUN, 2),
@@ -96,9 +116,14 @@ def test_gradients_are_those_of_one_process(
         own = {"output_dir": tmp_path / name, "per_device_train_batch_size": batch}
         argv = arguments.argv_of(named | own)
         run([*command, script, tmp_path / f"{name}.pt", stage, *argv])
-        gradients.append(torch.load(tmp_path / f"{name}.pt", weights_only=True))
+        kept = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        gradients.append(kept["gradients"])
+        had.append(kept["had"])
         lines = (tmp_path / f"{name}.log.jsonl").read_text().splitlines()
         logs.append([line for line in map(json.loads, lines) if "loss" in line])
+        measured.append(curves.read(tmp_path / f"{name}.log.jsonl"))
+    assert measured[0] == measured[1]
+    assert bool(measured[0]) is ("eval_steps" in changes)
     one, two = gradients
     assert len(one) == len(two) == 3
     for ours, theirs in zip(one, two, strict=True):
@@ -111,6 +136,29 @@ def test_gradients_are_those_of_one_process(
     for ours, theirs in zip(*logs, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["positive_first"] == theirs["positive_first"]
+    assert had[0] == []
+    if stage == "adore":
+        require_as_on_paper(had[1], monkeypatch)
+
+
+def require_as_on_paper(had, monkeypatch):
+    """What benchmarks/growth.py says of a step, against the first of three that ran.
+
+    Its batch is of four queries, each with ten hits, two drawn documents and up to two positives.
+    """
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    growth = importlib.import_module("growth")
+    job = growth.Job(
+        passages=48, dimension=16, parameters=0, hits=10, adore_batch=4, positives=2
+    )
+    step = growth.adore_step(job, 2)
+    queries, hits, drawn, relevant = had[:4]
+    assert queries == ("gathered", step["gathered"]["queries"])
+    assert hits == ("gathered", step["gathered"]["hits"])
+    # Two more rows of each query are drawn here.
+    taken = drawn[1] + relevant[1] - 4 * 2 * 16 * 4
+    assert taken == step["summed"]["vectors"]
+    assert [kind for kind, _ in had[:4]] == ["gathered", "gathered", "summed", "summed"]
 
 
 def test_a_process_that_dies_ends_all(script, few, files, bert, tmp_path):

@@ -106,6 +106,21 @@ def test_the_curve_starts_with_the_encoder_as_it_comes(
     assert scored["R(rel=2)@40"] == pytest.approx(1 / 24)
 
 
+def test_training_topics_are_searched_for_as_well(train, dev):
+    """All of them are the dev topics here; of some, the mean moves. The last weights stay."""
+    more = dev | EVALUATE | {"learning_rate": 1e-2, "load_best_model_at_end": False}
+    _, log = train("star", "all", eval_training_topics=100, **more)
+    curve = [line for line in log if "eval_RR@10" in line]
+    assert [line["step"] for line in curve] == [0, 2, 4, 6, 8]
+    for line in curve:
+        assert line["eval_train_RR@10"] == pytest.approx(line["eval_RR@10"], abs=1e-12)
+    few, log = train("adore", "few", eval_training_topics=3, **more)
+    assert any(line.get("eval_train_RR@10") != line.get("eval_RR@10") for line in log)
+    plain, _ = train("adore", "plain", learning_rate=1e-2)
+    weights = [(of / "model.safetensors").read_bytes() for of in (few, plain)]
+    assert weights[0] == weights[1]
+
+
 def test_early_stopping(train, dev):
     """Nothing is learnt, so nothing gets better after the first evaluation."""
     more = dev | {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0}
@@ -113,17 +128,16 @@ def test_early_stopping(train, dev):
     assert [line["step"] for line in log if "eval_RR@10" in line] == [1, 2, 3]
 
 
-def test_a_share_of_the_corpus_holds_all_that_is_judged(files, corpus, qrels, bert):
+def test_a_share_of_the_corpus_holds_all_that_is_judged(corpus, qrels, bert):
     encoder = DenseEncoder.load(str(bert))
 
-    def docids(share, seed=1):
-        args = evaluation.EvaluationArguments(
-            eval_topics=str(files["topics"]), eval_qrels=str(files["qrels"])
-        )
-        found = evaluation.of_corpus(args, Corpus.of(corpus), share, seed)
-        return set(found.passages(encoder).docids)
-
     judged = set().union(*qrels.values())
+
+    def docids(share, seed=1):
+        passages = Corpus.of(corpus)
+        found = evaluation.encode_share(encoder, judged, passages, share, seed)
+        return set(found.docids)
+
     assert docids(0.0) == judged
     assert docids(1.0) == set(corpus)
     half = docids(0.5)
@@ -147,6 +161,8 @@ def test_evaluation_over_a_share(train, dev, corpus, files, bert, qrels, tmp_pat
         ({"eval_topics": "x"}, "eval_topics: nothing is evaluated; give --eval_strat"),
         ({"early_stopping": 2}, "early_stopping: nothing is evaluated"),
         ({"eval_on_start": True}, "eval_on_start: nothing is evaluated"),
+        ({"eval_training_topics": 5}, "eval_training_topics: nothing is evaluated"),
+        ({"eval_training_topics": -1}, "eval_training_topics is -1; it starts at 0"),
     ],
 )
 def test_incomplete_evaluation_is_refused(change, message, train):

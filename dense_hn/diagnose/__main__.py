@@ -13,10 +13,13 @@ encoders:
 For every topic and relevant passage the passages of the whole corpus that score above it, and
 are not relevant, are counted exactly (T); random negatives lower the mean of T, hard ones that
 of min(T, K). With ``--negatives``, a run for these topics, each system says where these static
-negatives stand now: how many are still among its own top ones, and at what rank.
+negatives stand now: how many are still among its own top ones, and at what rank. With
+``--log``, of trainings that were evaluated meanwhile, their curves are put side by side.
 
-``--output`` gets ``diagnosis.json``, ``errors.csv`` (every pair's T), ``table.txt`` (which is
-printed), and figures, PNG and SVG (with matplotlib).
+``--output`` gets ``diagnosis.json``, ``errors.csv`` (every pair's T), ``curves.csv``,
+``table.txt`` (which is printed), and figures, PNG and SVG (with matplotlib). Started with
+``torchrun --nproc_per_node N -m dense_hn.diagnose …``, N processes count over a part of the
+passages each; after it was stopped, the same command goes on with the next system.
 
 Source: arXiv 2104.08051, section 4.
 """
@@ -28,16 +31,19 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dense_hn import DenseHNError, cli, trec
+from dense_hn import DenseHNError, cli, ranks, trec
 from dense_hn.diagnose import figures
 from dense_hn.diagnose.errors import above, carried_by
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import require_replaceable, whole_folder
+from dense_hn.files import digest, require_replaceable, whole_file, whole_folder
+from dense_hn.train import curves
 from dense_hn.train.places import Places
+from dense_hn.train.trainer import log_of
 
 log = logging.getLogger("dense_hn")
 
@@ -47,7 +53,8 @@ DEPTHS = (10, 100, 200)
 # paper's.
 SHARES = (0.002, 0.01, 0.1)
 REPORT, PAIRS, TABLE = "diagnosis.json", "errors.csv", "table.txt"
-OTHERS = (PAIRS, TABLE, "*.png", "*.svg")
+CURVES = "curves.csv"
+OTHERS = (PAIRS, CURVES, TABLE, "*.png", "*.svg")
 
 
 def diagnose(
@@ -68,7 +75,7 @@ def diagnose(
         negatives: docids, by query; may be empty.
 
     Returns:
-        By topic, in their order: relevant docid to T, and the ranks of the topic's
+        By topic, in their order: relevant docid to T; and the ranks of the topic's
         negatives among what is not relevant, from 1.
 
     Raises:
@@ -145,6 +152,10 @@ def fill(args: argparse.Namespace, places: Places) -> None:
         (name, str(places.model(name)), str(places.vectors(places.passages(name))))
         for name in names
     ]
+    if args.log is None:
+        logs = {name: log_of(places.model(name)) for name in names}
+        # The base has none: it comes as it is.
+        args.log = [(name, path) for name, path in logs.items() if path.is_file()]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -167,6 +178,8 @@ def run(args: argparse.Namespace) -> None:
         name: (DenseEncoder.load(encoder), Vectors.load(vectors))
         for name, encoder, vectors in args.system
     }
+    measured = {name: curves.read(path) for name, path in args.log or ()}
+    measured = {name: of for name, of in measured.items() if of}
     hits = trec.read_run(args.negatives) if args.negatives else {}
     for name, (encoder, vectors) in systems.items():
         vectors.require_made_by(encoder, name)
@@ -181,14 +194,61 @@ def run(args: argparse.Namespace) -> None:
         for qid in topics
         if qid in hits
     }
-    errors, ranks = {}, {}
-    for name, (encoder, vectors) in systems.items():
-        errors[name], ranks[name] = diagnose(encoder, vectors, topics, qrels, negatives)
+    made_from = {
+        "systems": {
+            name: [encoder.digest("query"), vectors.encoder, vectors.corpus]
+            for name, (encoder, vectors) in systems.items()
+        },
+        "topics": [digest(args.topics), *topics],
+        "qrels": [digest(args.qrels), args.relevance_level],
+        "negatives": args.negatives and [digest(args.negatives), args.depth],
+    }
+    with ranks.parts(args.output, made_from) as parts:
+        counted = [
+            counts_of(parts / f"{number}.json", *system, topics, qrels, negatives)
+            for number, system in enumerate(systems.values())
+        ]
+        if not ranks.place()[0]:
+            write(
+                args.output, topics, dict(zip(systems, counted, strict=True)), measured
+            )
+
+
+def counts_of(path: Path, *made_from: Any) -> tuple[list, list]:
+    """:func:`diagnose`, or what a run that was stopped had it return."""
+    if not path.is_file():
+        counted = diagnose(*made_from)
+        if not ranks.place()[0]:
+            with whole_file(path) as part:
+                part.write_text(json.dumps(counted))
+        ranks.wait()
+    return json.loads(path.read_text())
+
+
+def write(
+    output: Path,
+    topics: trec.Topics,
+    counted: Mapping[str, tuple[list, list]],
+    measured: Mapping[str, Mapping[str, Mapping[int, float]]],
+) -> None:
+    """Write the folder, and print its table.
+
+    Args:
+        output: the folder.
+        topics: that were looked at.
+        counted: by system, what :func:`diagnose` returned.
+        measured: by training, its curves.
+    """
+    errors, standing = ({name: of[n] for name, of in counted.items()} for n in (0, 1))
+    negatives = any(of for listed in standing.values() for of in listed)
     found = {"errors": {name: summary(of) for name, of in errors.items()}}
     if negatives:
-        found["negatives"] = {name: drift(of) for name, of in ranks.items()}
+        found["negatives"] = {name: drift(of) for name, of in standing.items()}
     text = "\n\n".join(f"{title}\n{table(rows)}" for title, rows in found.items())
-    with whole_folder(args.output, REPORT, also=OTHERS) as part:
+    if measured:
+        found["curves"] = measured
+        text = f"{text}\n\n{curves.table(measured)}"
+    with whole_folder(output, REPORT, also=OTHERS) as part:
         (part / REPORT).write_text(json.dumps(found, indent=2) + "\n")
         (part / TABLE).write_text(f"{text}\n")
         with (part / PAIRS).open("w", newline="", encoding="utf-8") as file:
@@ -197,7 +257,15 @@ def run(args: argparse.Namespace) -> None:
             for name, of in errors.items():
                 for qid, pairs in zip(topics, of, strict=True):
                     writer.writerows([name, qid, d, t] for d, t in pairs.items())
-        figures.draw(part, errors, ranks if negatives else {})
+        if measured:
+            with (part / CURVES).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["system", "measure", "step", "value"])
+                for name, of in measured.items():
+                    for measure, curve in of.items():
+                        points = curve.items()
+                        writer.writerows([name, measure, *point] for point in points)
+        figures.draw(part, errors, standing if negatives else {}, measured)
     print(text)
 
 
@@ -220,11 +288,20 @@ def main() -> None:
         "--relevance_level", type=int, default=1, help="relevant from (1)"
     )
     parser.add_argument("--negatives", help="TREC run of static negatives for them")
+    parser.add_argument(
+        "--log",
+        nargs=2,
+        action="append",
+        metavar=("NAME", "FILE"),
+        help="NAME.log.jsonl of a training with --eval_strategy; several times",
+    )
     parser.add_argument("--depth", type=int, default=200, help="of that run (200)")
     parser.add_argument("--sample", type=int, help="look at so many of the topics")
     parser.add_argument("--seed", type=int, default=42, help="of the sample (42)")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    run(parser.parse_args())
+    args = parser.parse_args()
+    ranks.start()
+    run(args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dense_hn import DenseHNError
+from dense_hn import DenseHNError, ranks
 
 # Passages and queries scored together: 16 MB of vectors in float64, 8 MB of scores.
 CHUNK, QUERIES = 2**13, 128
@@ -27,7 +27,7 @@ def above(
 ) -> list[list[int]]:
     """How many rows of ``vectors`` score above each listed one.
 
-    One pass over the vectors, with a score matrix of [128, 8192] at a time. Scores are dot
+    One pass over the vectors (of several processes, over a share of them in each), with a score matrix of [128, 8192] at a time. Scores are dot
     products in float64, rounded to float32, so that copies of a passage are level with it.
 
     Args:
@@ -42,14 +42,17 @@ def above(
     Raises:
         DenseHNError: a vector or a query is not finite.
     """
+    part = ranks.share(len(vectors))
     _require_finite(queries, "queries")
     groups = [
         _Counts(queries, vectors, listed, left_out, slice(start, start + QUERIES))
         for start in range(0, len(queries), QUERIES)
     ]
-    with tqdm(total=len(vectors), desc="Counting errors", unit=" passages") as progress:
-        for start in range(0, len(vectors), CHUNK):
-            chunk = vectors[start : start + CHUNK].to(torch.float64)
+    total = part.stop - part.start
+    with tqdm(total=total, desc="Counting errors", unit=" passages") as progress:
+        for start in range(part.start, part.stop, CHUNK):
+            end = min(start + CHUNK, part.stop)
+            chunk = vectors[start:end].to(torch.float64)
             _require_finite(chunk, "passages")
             for group in groups:
                 group.add(chunk, start)
@@ -105,7 +108,7 @@ class _Counts:
 
     def finished(self) -> list[list[int]]:
         """The counts by query, in the order that rows were listed in."""
-        over = self._between.flip(1).cumsum(1).flip(1)[:, 1:]
+        over = ranks.summed(self._between).flip(1).cumsum(1).flip(1)[:, 1:]
         counts = torch.empty_like(over).scatter_(1, self._order, over)
         return [
             row[:number]

@@ -8,6 +8,9 @@ import numpy as np
 
 from dense_hn import DenseHNError
 
+# What the names of measures of training topics begin with, in train.evaluation.
+TRAIN = "train_"
+
 
 def require() -> None:
     """Raise a DenseHNError where matplotlib is not there."""
@@ -19,13 +22,16 @@ def draw(
     folder: Path,
     errors: Mapping[str, Sequence[Mapping[str, int]]],
     ranks: Mapping[str, Sequence[Sequence[int]]],
+    curves: Mapping[str, Mapping[str, Mapping[int, float]]],
 ) -> None:
-    """Write ``errors``, and ``negatives`` where there are ranks, each as PNG and SVG.
+    """Write ``errors``, and ``negatives`` and ``curves`` where there are any, each as PNG
+    and SVG.
 
     Args:
         folder: to write into.
         errors: by system and topic, relevant docid to T.
         ranks: by system and topic, where static negatives stand.
+        curves: by system and measure, step to value.
     """
     from matplotlib.figure import Figure
 
@@ -56,6 +62,21 @@ def draw(
             every, numbers = np.unique(np.concatenate(of), return_counts=True)
             axes.plot(every, numbers.cumsum() / numbers.sum(), label=name)
         _save(drawn, axes, folder / "negatives")
+    if curves:
+        measures = list(dict.fromkeys(m for of in curves.values() for m in of))
+        # A row for each set of topics: the measures of the dev topics come first.
+        columns = sum(not m.startswith(TRAIN) for m in measures) or len(measures)
+        rows = -(-len(measures) // columns)
+        drawn = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained")
+        panels = drawn.subplots(rows, columns, squeeze=False).flat
+        for axes, measure in zip(panels, measures, strict=False):
+            axes.set(title=measure, xlabel="step")
+            axes.grid(alpha=0.3)
+            for place, (name, of) in enumerate(curves.items()):
+                steps = of.get(measure, {})
+                values = [*steps.values()]
+                axes.plot([*steps], values, ".-", color=f"C{place}", label=name)
+        _save(drawn, axes, folder / "curves")
 
 
 def _save(drawn, axes, path: Path) -> None:

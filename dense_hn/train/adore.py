@@ -338,7 +338,9 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         manifest.require_corpus(args.index, corpus_digest(corpus), args.corpus)
     evaluator = None
     if args.eval_topics:
-        evaluator = Evaluator(args, lambda _: vectors)
+        evaluator = Evaluator(
+            args, topics, qrels, training.seed, docids, lambda *_: vectors
+        )
     training.require_replaceable(args.encoder)
 
     set_seed(training.seed)

@@ -1,8 +1,8 @@
 """Evaluation while training: real retrieval for dev topics, the best weights kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
 
 import numpy as np
@@ -38,6 +38,13 @@ class EvaluationArguments:
             "weights are those with the highest first one."
         },
     )
+    eval_training_topics: int = field(
+        default=0,
+        metadata={
+            "help": "So many training topics, drawn once, are searched for as well, and "
+            "logged as train_RR@10 and so on: what was learnt by heart."
+        },
+    )
     early_stopping: int | None = field(
         default=None,
         metadata={"help": "Stop after so many evaluations without a better one."},
@@ -52,6 +59,10 @@ class EvaluationArguments:
                     f"eval_measures: {measure} does not say how many hits to search "
                     f"for; give it a cut, such as {measure}@100"
                 )
+        if self.eval_training_topics < 0:
+            raise DenseHNError(
+                f"eval_training_topics is {self.eval_training_topics}; it starts at 0"
+            )
         if self.early_stopping is not None and self.early_stopping < 1:
             raise DenseHNError(
                 f"early_stopping is {self.early_stopping}; it starts at 1"
@@ -71,6 +82,7 @@ class EvaluationArguments:
         if evaluating and not all(given.values()):
             missing = ", ".join(name for name, value in given.items() if not value)
             raise DenseHNError(f"--eval_strategy: missing: {missing}")
+        given["eval_training_topics"] = self.eval_training_topics
         given["early_stopping"] = self.early_stopping
         given["eval_on_start"] = training.eval_on_start
         if not evaluating and any(given.values()):
@@ -87,54 +99,75 @@ class EvaluationArguments:
 
 
 class Evaluator:
-    """Scores an encoder on dev topics by exact search over passages."""
+    """Scores an encoder on dev and training topics by exact search over passages."""
 
     def __init__(
         self,
         args: EvaluationArguments,
-        passages: Callable[[DenseEncoder], Vectors],
+        topics: Mapping[str, str],
+        qrels: trec.Qrels,
+        seed: int,
+        docids: Container[str],
+        passages: Callable[[DenseEncoder, AbstractSet[str]], Vectors],
     ) -> None:
-        """Read the dev topics and qrels.
+        """Read the dev topics and qrels, and draw from the training topics.
 
         Args:
             args: complete ones.
-            passages: the encoder in training to what it searches.
+            topics: those that are trained on.
+            qrels: for them.
+            seed: of the draw.
+            docids: of the corpus.
+            passages: the encoder in training, and the docids that are judged for any of
+                the topics, to what it searches.
 
         Raises:
-            DenseHNError: a file that cannot be read, or judged topics without a text.
+            DenseHNError: a file that cannot be read, judged topics without a text, or
+                documents that are not in the corpus.
         """
-        self.topics = trec.read_topics(args.eval_topics)
-        self._qrels = trec.read_qrels(args.eval_qrels)
-        trec.require_covered(
-            self._qrels, self.topics, args.eval_qrels, args.eval_topics, "text"
+        dev, judged = (
+            trec.read_topics(args.eval_topics),
+            trec.read_qrels(args.eval_qrels),
         )
-        self.topics = {qid: self.topics[qid] for qid in self._qrels}
+        trec.require_covered(judged, dev, args.eval_qrels, args.eval_topics, "text")
+        trec.require_known(judged, docids, args.eval_qrels, "the corpus")
+        number = min(args.eval_training_topics, len(topics))
+        drawn = Random(f"{seed} training topics").sample(list(topics), number)
+        # What the names of a set's measures begin with, its topics and qrels.
+        self._sets = {"": ({qid: dev[qid] for qid in judged}, judged)}
+        if drawn:
+            self._sets["train_"] = (
+                {qid: topics[qid] for qid in drawn},
+                {qid: qrels[qid] for qid in drawn},
+            )
         self._measures = args.eval_measures
-        self.passages = passages
+        self._passages = passages
 
     def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
-        """Mean of each measure over the judged dev topics."""
+        """Mean of each measure over the judged topics of a set."""
         depth = max(measures.parse(measure).cut for measure in self._measures)
-        run = dict(retrieve(encoder, self.passages(encoder), self.topics, depth))
-        scored = measures.per_query(self._qrels, run, self._measures)
-        return {name: float(np.mean(list(q.values()))) for name, q in scored.items()}
+        judged = {
+            d for _, qrels in self._sets.values() for of in qrels.values() for d in of
+        }
+        passages, found = self._passages(encoder, judged), {}
+        for prefix, (topics, qrels) in self._sets.items():
+            run = dict(retrieve(encoder, passages, topics, depth))
+            scored = measures.per_query(qrels, run, self._measures)
+            for name, of in scored.items():
+                found[f"{prefix}{name}"] = float(np.mean(list(of.values())))
+        return found
 
 
-def of_corpus(
-    args: EvaluationArguments, corpus: Corpus, share: float, seed: int
-) -> Evaluator:
-    """Evaluator that re-encodes a share of the corpus, drawn once, at every evaluation.
-
-    All documents judged for a dev topic are among them.
-
-    Raises:
-        DenseHNError: as :class:`Evaluator`; a judged document that is not in the corpus.
-    """
-    qrels = trec.read_qrels(args.eval_qrels)
-    trec.require_known(qrels, corpus, args.eval_qrels, "the corpus")
+def encode_share(
+    encoder: DenseEncoder,
+    judged: AbstractSet[str],
+    corpus: Corpus,
+    share: float,
+    seed: int,
+) -> Vectors:
+    """The vectors of a share of the corpus, the same at every call, and of what is judged."""
     number = int(share * len(corpus))
     drawn = Random(f"{seed} evaluation").sample(range(len(corpus)), number)
-    judged = corpus.docids.rows(list(set().union(*qrels.values())))
-    rows = sorted({*drawn, *judged.tolist()})
+    rows = sorted({*drawn, *corpus.docids.rows(list(judged)).tolist()})
     texts = Corpus.of({corpus.docids[row]: corpus.texts[row] for row in rows})
-    return Evaluator(args, partial(encode_in_memory, corpus=texts))
+    return encode_in_memory(encoder, texts)

@@ -21,7 +21,7 @@ from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
-from dense_hn.train.evaluation import of_corpus
+from dense_hn.train.evaluation import Evaluator, encode_share
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.joint_arguments import JointArguments
 from dense_hn.train.supervision import Supervision
@@ -153,7 +153,17 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     )
     evaluator = None
     if args.eval_topics:
-        evaluator = of_corpus(args, corpus, args.eval_share, training.seed)
+        passages = partial(
+            encode_share, corpus=corpus, share=args.eval_share, seed=training.seed
+        )
+        evaluator = Evaluator(
+            args,
+            supervision.topics,
+            supervision.qrels,
+            training.seed,
+            corpus,
+            passages,
+        )
     training.require_replaceable(args.encoder)
     set_seed(training.seed)
     settings = args.encoder_settings()

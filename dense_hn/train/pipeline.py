@@ -428,8 +428,9 @@ class Pipeline(Places):
 
     def _curves(self) -> None:
         logs = {name: log_of(self.model(name)) for name in self._evaluated()}
+        measured = {name: curves.read(log) for name, log in logs.items()}
         with whole_file(self.curves) as partial_file:
-            partial_file.write_text(f"{curves.table(logs)}\n", encoding="utf-8")
+            partial_file.write_text(f"{curves.table(measured)}\n", encoding="utf-8")
 
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))

@@ -72,6 +72,13 @@ class DenseTrainingArguments(TrainingArguments):
             "choices": ["lamb", *(name.value for name in OptimizerNames)],
         },
     )
+    load_best_model_at_end: bool = field(
+        default=True,
+        metadata={
+            "help": "With eval_strategy: keep the weights of the best evaluation; False: "
+            "those of the last step."
+        },
+    )
     # Checkpoints that are kept: save_total_limit, which the Trainer would go by too early.
     kept: int = field(init=False, default=1)
     restore_callback_states_from_checkpoint: bool = field(
@@ -132,12 +139,14 @@ class DenseTrainingArguments(TrainingArguments):
             raise DenseHNError(
                 f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
             )
-        if self.eval_strategy != "no":
-            # The best checkpoint is the one to keep, so there must be one each time.
-            self.load_best_model_at_end = True
+        evaluating = self.eval_strategy != "no"
+        self.load_best_model_at_end &= evaluating
+        if evaluating:
             self.eval_steps = self.eval_steps or self.logging_steps
-            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps
             self.greater_is_better = True
+        if self.load_best_model_at_end:
+            # The best checkpoint is the one to keep, so there must be one each time.
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps
         if self.dataloader_persistent_workers:
             raise DenseHNError(
                 "--dataloader_persistent_workers: such workers would draw the first "
@@ -189,8 +198,7 @@ class DenseTrainer(Trainer):
         """Take the Trainer's arguments, what measures an encoder, and what is suspicious
         among the documents of a step, with the report that it goes into."""
         # The Trainer wants to see a dataset where it is to evaluate.
-        topics = evaluator and list(evaluator.topics)
-        super().__init__(eval_dataset=topics, **kwargs)
+        super().__init__(eval_dataset=() if evaluator else None, **kwargs)
         self._evaluator = evaluator
         self._filter = filter_
         self.report = report

@@ -6,7 +6,9 @@ trains on each collection, in BEIR's layout under ``--collections`` (pydoc is ma
 seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
 recipes write them, with the recipe itself, and what results.py reads. With ``--split dev``,
 by which settings are chosen, nothing is kept for results.py. With ``--transfer NAME``, what was
-trained searches that collection's test topics as well.
+trained searches that collection's test topics as well. With ``--curves STEPS`` trainings are
+evaluated on dev and training topics every so many steps, for diagnose.md; nothing is kept for
+results.py, and sentence-transformers does not train.
 """
 
 import argparse
@@ -35,6 +37,15 @@ HERE = Path(__file__).parent
 # Hits of a topic in the runs that are kept.
 DEPTH = 20
 SEEDS = (42, 43, 44)
+# Evaluation while training, after which the last weights are kept as without it.
+CURVES = {
+    "eval_strategy": "steps",
+    "eval_on_start": True,
+    "eval_training_topics": 300,
+    "load_best_model_at_end": False,
+}
+# Of the corpus, in such an evaluation.
+SHARE = 0.1
 # The collection that is made here.
 PYDOC = "pydoc"
 
@@ -95,9 +106,17 @@ BUDGETS = {
 
 
 def filled(
-    name: str, source: Mapping, seed: int, split: str, stages: Sequence[str]
+    name: str,
+    source: Mapping,
+    seed: int,
+    split: str,
+    stages: Sequence[str],
+    curves: int = 0,
 ) -> dict:
-    """study.yaml for a collection and a seed, with these stages; all, if none is named."""
+    """study.yaml for a collection and a seed, with these stages; all, if none is named.
+
+    With ``curves`` the stages after the warm-up are evaluated every so many steps.
+    """
     budget = BUDGETS[name]
     sections = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
     fixed = {key: sections.pop(key) for key in ("encoder", "evaluate")}
@@ -118,6 +137,10 @@ def filled(
             "warmup_steps": steps // 10,
             "seed": seed,
         }
+        if curves and stage != "warmup":
+            trainings[stage] |= CURVES | {"eval_steps": curves}
+            if not query_side:
+                trainings[stage]["eval_share"] = SHARE
         if budget.judged_only:
             trainings[stage]["judged_only"] = True
         if not query_side:
@@ -139,14 +162,15 @@ def run(args: argparse.Namespace) -> None:
             source = {"beir": str(args.collections / name)}
             if name == PYDOC:
                 source = {PYDOC: ["stdlib"]}
-            sections = filled(name, source, seed, args.split, args.stages)
+            sections = filled(name, source, seed, args.split, args.stages, args.curves)
             if args.transfer and OURS not in sections:
                 raise DenseHNError(f"--transfer needs {OURS} among --stages")
             pipeline = declared(root / "study.yaml", sections)
-            add_alternative(pipeline, BUDGETS[name], seed)
+            if not args.curves:
+                add_alternative(pipeline, BUDGETS[name], seed)
             pipeline.run()
             print(pipeline.report())
-            if args.split == "test":
+            if args.split == "test" and not args.curves:
                 systems = [*UNTRAINED, *pipeline.trainings, ALTERNATIVE]
                 keep_runs(pipeline, systems, args.output, name, seed)
                 keep_costs(pipeline, systems, args.output / RUNS / name, seed)
@@ -319,6 +343,9 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=(), help="of study.yaml (all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--split", default="test", help="dev to choose settings by")
+    parser.add_argument(
+        "--curves", type=int, default=0, help="steps between evaluations, for diagnose"
+    )
     parser.add_argument(
         "--transfer", nargs="+", default=(), help="collections to search, too"
     )
