@@ -1,19 +1,23 @@
 """Text files line by line, and JSON files value by value, gzipped or not."""
 
 import gzip
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from dense_hn import DenseHNError
 from dense_hn.files import require_file
 
-# Characters of a JSON file that are read at a time.
+# Characters of a JSON file, and bytes of any, that are read at a time.
 CHUNK = 1 << 20
+# Bytes of a line, or characters of a JSON object, beyond which it is not one: what is packed
+# without a line's end would fill the memory.
+MOST = 1 << 28
 # The longest piece of JSON, besides a string, that makes sense only when it is whole.
 LONGEST = len("-Infinity")
 _BETWEEN = re.compile(r"[\s,]*")
@@ -26,18 +30,25 @@ def kind(path: str | Path) -> str:
 
 
 @contextmanager
-def open_text(path: str | Path, what: str) -> Iterator[TextIO]:
+def open_text(path: str | Path, what: str, by_line: bool = True) -> Iterator[TextIO]:
     """Open a UTF-8 file, packed where its name ends in ``.gz``; lines end with LF alone.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+        by_line: whether its lines are to have ends; a JSON array may be one line.
 
     Raises:
         DenseHNError: ``what`` is no file there; while it is read: bytes that are not
-            UTF-8, broken gzip.
+            UTF-8, broken gzip, a line that does not end.
     """
     path = require_file(path, what)
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+    with open(path, "rb") as file:
+        read = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        if by_line:
+            read = io.BufferedReader(_Lines(read, path), CHUNK)
         try:
-            yield file
+            yield io.TextIOWrapper(read, encoding="utf-8", newline="\n")
         except UnicodeDecodeError as error:
             raise DenseHNError(
                 f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it"
@@ -47,6 +58,33 @@ def open_text(path: str | Path, what: str) -> Iterator[TextIO]:
                 f"{path}: broken gzip ({error}); fetch it anew, or take .gz off its name if "
                 "it is not packed"
             ) from None
+
+
+class _Lines(io.RawIOBase):
+    """Bytes of a file, as long as its lines have ends."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        # Lines that have ended, and bytes since then.
+        self._ended, self._since = 0, 0
+
+    def readable(self) -> bool:
+        """Called by io.BufferedReader."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Called by io.BufferedReader."""
+        chunk = self._file.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        end = chunk.rfind(b"\n")
+        self._ended += chunk.count(b"\n")
+        self._since = self._since + len(chunk) if end < 0 else len(chunk) - end - 1
+        if self._since > MOST:
+            raise DenseHNError(
+                f"{self._path}:{self._ended + 1}: a line of more than {MOST >> 20} MB; one "
+                "that long has lost its end, or is no text"
+            )
+        return len(chunk)
 
 
 def lines(path: str | Path, what: str) -> Iterator[tuple[str, str]]:
@@ -113,7 +151,7 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
             something behind the array.
     """
     decode = json.JSONDecoder().raw_decode
-    with open_text(path, what) as file:
+    with open_text(path, what, by_line=False) as file:
         text, at, line = "", 0, 1
         # Known from the first character on.
         array = None
@@ -139,6 +177,11 @@ def objects(path: str | Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]
             try:
                 value, end = decode(text, at)
             except json.JSONDecodeError as error:
+                if len(text) - at > MOST:
+                    raise DenseHNError(
+                        f"{where}: a JSON object of more than {MOST >> 20} MB; one that "
+                        "long has lost its end, or is no text"
+                    ) from None
                 cut = error.pos >= len(text) - LONGEST or error.msg.startswith(
                     "Unterminated"
                 )

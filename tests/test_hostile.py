@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import MANIFEST, MATRIX, Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
+from dense_hn.ids import read_docids
 from dense_hn.train import recipe
 from dense_hn.train.ledger import Ledger
 
@@ -324,3 +325,46 @@ def test_vectors_that_are_no_numbers_are_refused(made, tmp_path):
         np.save(folder / MATRIX, array, allow_pickle=True)
         with pytest.raises(DenseHNError, match="vectors"):
             Vectors.load(folder)
+
+
+BEGINNINGS = {
+    "c.jsonl.gz": b'{"id": "a", "contents": "',
+    "c.tsv": b"a\t",
+    "topics.tsv.gz": b"a\t",
+    "topics.json.gz": b'{"a": "',
+    "topics.trec.gz": b"<top>\n",
+    "run.txt.gz": b"q Q0 d 1 1 t\nq Q0 ",
+    "qrels.txt.gz": b"q 0 ",
+    "docid": b"",
+    "dpr.json.gz": b'[{"question": "',
+}
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_a_line_without_an_end_is_not_read_to_it(name, tmp_path, monkeypatch):
+    """Four megabytes that pack to some kilobytes, where one is the most."""
+    readers = {
+        "c": read_corpus,
+        "topics": trec.read_topics,
+        "run": trec.read_run,
+        "qrels": trec.read_qrels,
+        "docid": lambda path: list(read_docids(path, "docids")),
+        "dpr": lambda path: list(reading.objects(path, "file")),
+    }
+    monkeypatch.setattr(reading, "MOST", 1 << 20)
+    path = tmp_path / name
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wb") as file:
+        file.write(BEGINNINGS[name])
+        for _ in range(64):
+            file.write(b"0" * (1 << 16))
+    line = 1 + BEGINNINGS[name].count(b"\n")
+    with pytest.raises(DenseHNError, match=f"{name}:{line}: a .* of more than 1 MB"):
+        readers[path.name.split(".")[0]](path)
+
+
+def test_a_text_of_fifty_megabytes_is_read(tmp_path):
+    text = "much " * (10 << 20)
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(json.dumps({"id": "a", "contents": text}) + "\n")
+    assert read_corpus(path)["a"] == text
