@@ -40,7 +40,7 @@ class Job:
     # Of STAR: queries of a step, documents of a query, and steps.
     star_batch: int = 256
     documents: int = 2
-    star_steps: int = 12_500
+    star_steps: int = 50_000
     # Of ADORE: queries of a step, the most positives one has, and epochs.
     adore_batch: int = 32
     positives: int = 1

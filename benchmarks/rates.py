@@ -24,7 +24,7 @@ from transformers import RobertaConfig, RobertaTokenizerFast
 
 from dense_hn import bm25, cli, search, trec
 from dense_hn.collections import pydoc
-from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
+from dense_hn.collections.corpus import Corpus, write_corpus
 from dense_hn.encode import DOCIDS, MANIFEST, MATRIX, encode_texts
 from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
 from dense_hn.train import commands
@@ -122,10 +122,6 @@ def measure(
     seconds = time.perf_counter() - start
     rows.append((f"BM25 queries a second, top {HITS} of them", len(topics) / seconds))
 
-    write_corpus(work / "all.jsonl", copies)
-    read, held = traced(lambda: read_corpus(work / "all.jsonl"))
-    beyond = (held - sum(map(len, read.values()))) / len(read)
-    rows.append(("bytes in memory for a document, beyond its characters", beyond))
     run, held = traced(lambda: trec.read_run(work / "hits.txt"))
     hits = sum(map(len, run.values()))
     rows.append(("bytes in memory for a hit of a run", held / hits))

@@ -1,5 +1,7 @@
 """Every script of benchmarks/ at a small size, against the tables of its page."""
 
+import dataclasses
+import importlib
 import re
 import runpy
 import sys
@@ -57,3 +59,44 @@ def test_a_script_prints_the_tables_of_the_page(script, monkeypatch, capsys, tmp
         for name in ("side_by_side", "workload"):
             sys.modules.pop(name, None)
     require_like_the_page(script, capsys.readouterr().out)
+
+
+def test_growth_prints_the_tables_of_its_page(monkeypatch, capsys, tmp_path):
+    """From the rates that stand there, too."""
+    page = (ROOT / "integrations/pyserini/growth.md").read_text()
+    rates = tmp_path / "rates.txt"
+    rates.write_text(re.search(r"```\n(2 threads.*?)```", page, re.DOTALL)[1])
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", ["growth.py", str(rates)])
+    try:
+        runpy.run_path(str(ROOT / "benchmarks/growth.py"), run_name="__main__")
+    finally:
+        sys.modules.pop("side_by_side", None)
+    assert capsys.readouterr().out.strip() in page
+
+
+def test_times_by_hand(monkeypatch):
+    """Two devices, 1,000 passages, ten topics."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    growth = importlib.import_module("growth")
+    job = growth.Job(
+        passages=1000, dimension=4, parameters=100, topics=10, hits=5, star_steps=3
+    )
+    job = dataclasses.replace(job, star_batch=8, adore_batch=2, epochs=2)
+    rates = growth.Rates(
+        encoded=50, star_query=0.5, adore_query=0.25, scored=1e-4, indexed=100
+    )
+    assert growth.times(job, rates, 2) == {
+        "BM25 index (one machine)": 10,
+        "encode the passages": 10,
+        "mine the training topics": pytest.approx(0.5),
+        "STAR": 6,
+        # Twenty queries of a quarter second, and of a tenth for their search.
+        "ADORE": pytest.approx(3.5),
+    }
+    # One query's vector comes from the other device, and its ten hits of either; half of what
+    # goes round the ring twice: 2 × (5 + 1) vectors, and the gradients.
+    step = growth.adore_step(job, 2)
+    assert growth.received(step, 2) == 16 + 2 * 5 * 16 + 2 * 6 * 16 + 400
+    sys.modules.pop("side_by_side", None)
+    sys.modules.pop("growth", None)
