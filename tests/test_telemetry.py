@@ -90,3 +90,21 @@ def test_star_tells_what_stands_above(lines, files):
     assert filtered[0]["suspected"] > 1
     assert filtered[0]["positive_first"] == 1
     assert "hard_above" not in filtered[0]
+
+
+def test_tensorboard_is_told_the_same(lines, tmp_path):
+    """And it stays when the training is over; one that begins anew replaces it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    encoded = {"vectors": tmp_path / "vectors", "report_to": "tensorboard"}
+    for _ in range(2):
+        first, second = lines("adore", **encoded)
+    events = EventAccumulator(str(tmp_path / "out.tensorboard"))
+    events.Reload()
+    for name in ("positive_first", "rank_of_positive", "loss", "seconds/search"):
+        told = [(event.step, event.value) for event in events.Scalars(f"train/{name}")]
+        logged = [
+            (n, pytest.approx(line[name])) for n, line in ((1, first), (2, second))
+        ]
+        assert told == logged
+    assert len([*(tmp_path / "out.tensorboard").iterdir()]) == 1

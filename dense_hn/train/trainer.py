@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, costs, encoder, files
@@ -43,7 +44,8 @@ class DenseTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Leave as it is: batches are nested."}
     )
     report_to: str = field(
-        default="none", metadata={"help": "none, tensorboard, wandb, …"}
+        default="none",
+        metadata={"help": "none, tensorboard (into NAME.tensorboard), wandb, …"},
     )
     save_strategy: str = field(
         default="no", metadata={"help": "When to save checkpoints: no, steps, epoch."}
@@ -344,6 +346,12 @@ def costs_of(encoder_dir: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.costs.json")
 
 
+def board_of(encoder_dir: str | Path) -> Path:
+    """Where TensorBoard finds a training, while it goes on and afterwards."""
+    folder = Path(encoder_dir)
+    return folder.with_name(f"{folder.name}.tensorboard")
+
+
 def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None:
     """Train, and save the encoder where the arguments say, log and costs beside it.
 
@@ -364,6 +372,13 @@ def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None
     inside = folder in Path(args.resume_from_checkpoint or "").parents
     if not inside and args.process_index == 0:
         checkpoints.start(folder, facts)
+    if board := trainer.pop_callback(TensorBoardCallback):
+        # Its own place is in a folder that goes at the end.
+        board.logging_dir = board.logging_dir or str(board_of(args.encoder_dir))
+        if not args.resume_from_checkpoint and args.process_index == 0:
+            for events in Path(board.logging_dir).glob("events.out.tfevents.*"):
+                events.unlink()
+        trainer.add_callback(board)
     # Where negatives are mined anew, the Trainer has drawn another batch before.
     apart = getattr(made, "refresh_steps", 0)
     saving = Checkpoints(args.save_minutes, args.kept, trainer.report, apart)
