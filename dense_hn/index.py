@@ -17,6 +17,8 @@ made it. Its encoder is then called ``index:`` and the SHA-256 of the index file
 query encoder that is trained for it remembers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,25 +87,26 @@ def read_index(folder: str | Path) -> IndexVectors:
     folder = require_folder(folder, "faiss index folder")
     path = require_file(folder / INDEX, "part of a faiss index folder")
     docids = _docids(folder / DOCIDS)
-    index = _open(path)
-    if index.ntotal != len(docids):
-        raise DenseHNError(
-            f"{folder}: {index.ntotal} vectors in index and {len(docids)} lines in "
-            "docid; the two files are not of one indexing, make both anew"
-        )
-    leaf, lines, matrix = _peel(index, path)
-    vectors = np.empty((index.ntotal, index.d), np.float32)
-    for start in range(0, index.ntotal, CHUNK):
-        to = lines[start : start + CHUNK]
-        part = leaf.reconstruct_n(start, len(to))
-        vectors[to] = part if matrix is None else part @ matrix
-        broken = to[~np.isfinite(vectors[to]).all(axis=1)]
-        if broken.size:
+    with _whole(path):
+        index = _open(path)
+        if index.ntotal != len(docids):
             raise DenseHNError(
-                f"{path}: the vector of {docids[broken[0]]!r} is not finite; encode the "
-                "corpus anew"
+                f"{folder}: {index.ntotal} vectors in index and {len(docids)} lines in "
+                "docid; the two files are not of one indexing, make both anew"
             )
-    _require_same_scores(index, vectors, path)
+        leaf, lines, matrix = _peel(index, path)
+        vectors = np.empty((index.ntotal, index.d), np.float32)
+        for start in range(0, index.ntotal, CHUNK):
+            to = lines[start : start + CHUNK]
+            part = leaf.reconstruct_n(start, len(to))
+            vectors[to] = part if matrix is None else part @ matrix
+            broken = to[~np.isfinite(vectors[to]).all(axis=1)]
+            if broken.size:
+                raise DenseHNError(
+                    f"{path}: the vector of {docids[broken[0]]!r} is not finite; encode the "
+                    "corpus anew"
+                )
+        _require_same_scores(index, vectors, path)
     sha256 = digest(path)
     encoder, corpus = _manifest(folder, *vectors.shape) or (UNKNOWN + sha256, "")
     index.reset()
@@ -139,10 +142,20 @@ def _open(path: Path) -> "faiss.Index":
                 f"{path}: a binary index, which compares bits and has no vectors to "
                 f"train with; {INSTEAD}"
             )
+    return faiss.read_index(str(path))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say of what faiss makes of a broken file that it may be one.
+
+    Raises:
+        DenseHNError: faiss raised something.
+    """
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        yield
+    except (RuntimeError, MemoryError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no memory"])[-1]
         raise DenseHNError(
             f"{path}: faiss cannot read it ({reason}); is it whole? fetch it anew"
         ) from None
@@ -243,7 +256,8 @@ def _require_same_scores(index: "faiss.Index", vectors: np.ndarray, path: Path) 
     scores, found = index.search(vectors[rows], PROBES)
     ours = np.einsum("qd,qkd->qk", vectors[rows], vectors[found])
     apart = np.abs(ours - scores)[found >= 0].max(initial=0)
-    if not apart <= TOLERANCE * np.abs(scores[found >= 0]).max(initial=0):
+    least = TOLERANCE * np.abs(scores[found >= 0]).max(initial=0)
+    if not (apart <= least < np.inf):
         raise DenseHNError(
             f"{path}: {type(index).__name__} scores {apart:.2g} away from the dot "
             f"products of what it holds, so training would rank otherwise; {INSTEAD}"

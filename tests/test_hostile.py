@@ -11,6 +11,7 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,8 @@ from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import MANIFEST, MATRIX, Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.ids import read_docids
+from dense_hn.ids import read_docids, write_docids
+from dense_hn.index import read_index
 from dense_hn.train import recipe
 from dense_hn.train.ledger import Ledger
 
@@ -269,6 +271,48 @@ def test_vectors(name, data, made, tmp_path):
     assert isinstance(vectors.encoder, str)
     assert isinstance(vectors.corpus, str)
     assert all(map(is_id, vectors.docids))
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory) -> dict[str, Path]:
+    """Folders of faiss indexes of 300 vectors, with their docids, by their kind."""
+    vectors = np.random.default_rng(0).normal(size=(300, 16)).astype("float32")
+    folders = {}
+    for kind in ("Flat", "OPQ4,PQ4", "HNSW8", "IDMap,Flat"):
+        folders[kind] = tmp_path_factory.mktemp("index")
+        index = faiss.index_factory(16, kind, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors)
+        if kind.startswith("IDMap"):
+            index.add_with_ids(vectors, np.arange(300))
+        else:
+            index.add(vectors)
+        faiss.write_index(index, str(folders[kind] / "index"))
+        write_docids(folders[kind] / "docid", (f"d{n}" for n in range(300)))
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["Flat", "OPQ4,PQ4", "HNSW8", "IDMap,Flat"])
+@settings(FUZZ, max_examples=EXAMPLES // 2)
+@given(data=st.data())
+def test_indexes(kind, data, indexes, tmp_path):
+    """What is not refused scores as what was read, by faiss's own search."""
+    content = (indexes[kind] / "index").read_bytes()
+    head, rest = content[:200], content[200:]
+    (tmp_path / "index").write_bytes(data.draw(broken(head)) + rest)
+    shutil.copy(indexes[kind] / "docid", tmp_path / "docid")
+    try:
+        read = read_index(tmp_path)
+    except DenseHNError as error:
+        assert str(tmp_path) in str(error)
+        return
+    assert read.matrix.shape[0] == 300
+    queries = np.eye(16, read.matrix.shape[1], dtype="float32")
+    index = faiss.read_index(str(tmp_path / "index"))
+    if hasattr(index, "hnsw"):
+        # It finds what its links lead to, a few of them broken perhaps.
+        return
+    best = (queries @ read.matrix.numpy().T).max(axis=1)
+    np.testing.assert_allclose(index.search(queries, 1)[0][:, 0], best, rtol=0.02)
 
 
 @pytest.mark.parametrize(
