@@ -154,6 +154,18 @@ def test_evaluation_over_a_share(train, dev, corpus, files, bert, qrels, tmp_pat
     assert log[0]["eval_RR@10"] == pytest.approx(scored["RR@10"], abs=1e-9)
 
 
+def test_stages_with_one_share_start_from_the_same_figures(train, dev, corpus):
+    """Of one encoder, star's passages being encoded and adore's taken from vectors."""
+    more = dev | EVALUATE | {"eval_share": 0.3, "eval_training_topics": 5}
+    starts = [train(stage, stage, **more)[1][0] for stage in ("star", "adore")]
+    names = [name for name in starts[0] if name.startswith("eval_")]
+    assert len(names) == 6
+    for name in names:
+        assert starts[0][name] == pytest.approx(starts[1][name], abs=1e-9)
+    whole = train("adore", "whole", **dev, **EVALUATE)[1][0]
+    assert whole["eval_RR@10"] < starts[1]["eval_RR@10"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

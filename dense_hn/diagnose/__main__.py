@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
             name: [encoder.digest("query"), vectors.encoder, vectors.corpus]
             for name, (encoder, vectors) in systems.items()
         },
-        "topics": [digest(args.topics), *topics],
+        "topics": [digest(args.topics), args.sample, args.seed],
         "qrels": [digest(args.qrels), args.relevance_level],
         "negatives": args.negatives and [digest(args.negatives), args.depth],
     }

@@ -45,7 +45,7 @@ from dense_hn.search_command import (
     require_recognised,
     search_command,
 )
-from dense_hn.train.evaluation import Evaluator
+from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import Passages
 from dense_hn.train.supervision import Supervision, SupervisionArguments
@@ -338,9 +338,11 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         manifest.require_corpus(args.index, corpus_digest(corpus), args.corpus)
     evaluator = None
     if args.eval_topics:
-        evaluator = Evaluator(
-            args, topics, qrels, training.seed, docids, lambda *_: vectors
-        )
+
+        def passages(_: DenseEncoder, judged: AbstractSet[str]) -> Vectors:
+            return take_share(vectors, judged, args.eval_share, training.seed)
+
+        evaluator = Evaluator(args, topics, qrels, training.seed, docids, passages)
     training.require_replaceable(args.encoder)
 
     set_seed(training.seed)

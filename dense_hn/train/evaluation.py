@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
@@ -14,6 +14,7 @@ from transformers import (
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import Corpus
+from dense_hn.columns import Docids
 from dense_hn.encode import Vectors, encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import measures
@@ -38,6 +39,14 @@ class EvaluationArguments:
             "weights are those with the highest first one."
         },
     )
+    eval_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the corpus that is searched (and, in warmup and star, "
+            "encoded) for an evaluation; what is judged for its topics always is. "
+            "Stages with one share and seed, and the same topics, can be compared."
+        },
+    )
     eval_training_topics: int = field(
         default=0,
         metadata={
@@ -59,6 +68,8 @@ class EvaluationArguments:
                     f"eval_measures: {measure} does not say how many hits to search "
                     f"for; give it a cut, such as {measure}@100"
                 )
+        if not 0 <= self.eval_share <= 1:
+            raise DenseHNError(f"eval_share is {self.eval_share}; it is from 0 to 1")
         if self.eval_training_topics < 0:
             raise DenseHNError(
                 f"eval_training_topics is {self.eval_training_topics}; it starts at 0"
@@ -166,8 +177,25 @@ def encode_share(
     seed: int,
 ) -> Vectors:
     """The vectors of a share of the corpus, the same at every call, and of what is judged."""
-    number = int(share * len(corpus))
-    drawn = Random(f"{seed} evaluation").sample(range(len(corpus)), number)
-    rows = sorted({*drawn, *corpus.docids.rows(list(judged)).tolist()})
+    rows = _rows(corpus.docids, judged, share, seed)
     texts = Corpus.of({corpus.docids[row]: corpus.texts[row] for row in rows})
     return encode_in_memory(encoder, texts)
+
+
+def take_share(
+    vectors: Vectors, judged: AbstractSet[str], share: float, seed: int
+) -> Vectors:
+    """Of these vectors those of the passages that :func:`encode_share` takes."""
+    if share == 1:
+        return vectors
+    rows = _rows(vectors.docids, judged, share, seed)
+    docids = Docids.of(vectors.docids[row] for row in rows)
+    return replace(vectors, docids=docids, matrix=vectors.matrix[rows])
+
+
+def _rows(
+    docids: Docids, judged: AbstractSet[str], share: float, seed: int
+) -> list[int]:
+    number = int(share * len(docids))
+    drawn = Random(f"{seed} evaluation").sample(range(len(docids)), number)
+    return sorted({*drawn, *docids.rows(list(judged)).tolist()})

@@ -68,13 +68,6 @@ class JointArguments(SupervisionArguments):
     refresh_epochs: int = field(
         default=0, metadata={"help": "The same, every so many epochs."}
     )
-    eval_share: float = field(
-        default=1.0,
-        metadata={
-            "help": "Share of the corpus that is encoded for an evaluation; what is "
-            "judged for the dev topics always is."
-        },
-    )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout, if not the checkpoint's own."}
     )
@@ -94,8 +87,6 @@ class JointArguments(SupervisionArguments):
             )
         if all(refreshes):
             raise DenseHNError("give either refresh_steps or refresh_epochs")
-        if not 0 <= self.eval_share <= 1:
-            raise DenseHNError(f"eval_share is {self.eval_share}; it is from 0 to 1")
         if self.topics_per_positive < 1:
             raise DenseHNError(
                 f"topics_per_positive is {self.topics_per_positive}; it starts at 1"

@@ -42,10 +42,10 @@ CURVES = {
     "eval_strategy": "steps",
     "eval_on_start": True,
     "eval_training_topics": 300,
+    # Of the corpus.
+    "eval_share": 0.1,
     "load_best_model_at_end": False,
 }
-# Of the corpus, in such an evaluation.
-SHARE = 0.1
 # The collection that is made here.
 PYDOC = "pydoc"
 
@@ -139,8 +139,6 @@ def filled(
         }
         if curves and stage != "warmup":
             trainings[stage] |= CURVES | {"eval_steps": curves}
-            if not query_side:
-                trainings[stage]["eval_share"] = SHARE
         if budget.judged_only:
             trainings[stage]["judged_only"] = True
         if not query_side:
