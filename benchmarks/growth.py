@@ -5,8 +5,8 @@
 
 Times are sums over the rates that rates.py measured on one device; what several do at once is
 divided by their number, and nothing is added for the traffic between them, which stands beside
-it. Memory and traffic follow from the shapes of what is held and sent; a test compares them
-with what two processes send.
+it. Memory and traffic follow from the shapes of what is held and sent; a test compares what
+ADORE sends, but for the gradients, with what two processes do.
 """
 
 import argparse

@@ -33,6 +33,7 @@ from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import (
     FACTS,
     digest,
+    forget_parts,
     require_file,
     require_folder,
     require_replaceable,
@@ -176,8 +177,11 @@ def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vector
     """
     corpus = Corpus.of(corpus)
     matrix = torch.zeros(len(corpus), encoder.dimension)
-    windows = _windows(len(corpus), *ranks.place())
-    _encode_windows(encoder, corpus, matrix.numpy(), windows)
+
+    def put(window: range, vectors: np.ndarray) -> None:
+        matrix[window.start : window.stop] = torch.from_numpy(vectors)
+
+    _encode_windows(encoder, corpus, _windows(len(corpus), *ranks.place()), put)
     where = Path("(in memory)")
     matrix = ranks.summed(matrix)
     return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
@@ -215,11 +219,13 @@ def encode_corpus(
         "precision": half or "fp32",
         "dense_hn": __version__,
     }
+    rank, number = ranks.place()
     made, said = folder / MANIFEST, json.dumps(manifest, indent=2) + "\n"
     if made.is_file() and made.read_bytes() == said.encode():
         log.info("%s holds this encoder's vectors of this corpus", folder)
+        if not rank:
+            forget_parts(folder)
         return Vectors.load(folder)
-    rank, number = ranks.place()
     holds, also = (MATRIX, DOCIDS, MANIFEST), [COSTS]
     require_replaceable(folder, *holds, also=also)
     with costs.Costs() as spent, ranks.parts(folder, manifest) as parts:
@@ -235,10 +241,15 @@ def encode_corpus(
         there = {file.name for file in parts.iterdir()}
         # Before any process adds to them.
         ranks.wait()
-        matrix = np.load(parts / MATRIX, mmap_mode="r+")
+        begin = np.load(parts / MATRIX, mmap_mode="r").offset
 
-        def keep(window: range) -> None:
-            matrix.flush()
+        def put(window: range, vectors: np.ndarray) -> None:
+            # Not mapped: other machines may be writing next to it.
+            with (parts / MATRIX).open("r+b") as file:
+                file.seek(begin + window.start * vectors[0].nbytes)
+                file.write(vectors.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
             (parts / _name(window)).touch()
 
         missing = [
@@ -249,12 +260,12 @@ def encode_corpus(
             ]
             for of in range(number)
         ]
-        _encode_windows(encoder, corpus, matrix, missing[rank], half, keep)
+        _encode_windows(encoder, corpus, missing[rank], put, half)
         with ranks.one_folder(folder, *holds, also=also) as made:
             if not rank:
                 write_docids(made / DOCIDS, corpus)
                 (made / MANIFEST).write_text(said)
-                os.replace(parts / MATRIX, made / MATRIX)
+                _move(parts / MATRIX, made / MATRIX)
     if not rank:
         facts = spent.facts()
         encoded = sum(len(window) for windows in missing for window in windows)
@@ -262,6 +273,14 @@ def encode_corpus(
         rate = f"{facts['passages_per_second']:.0f} passages a second"
         costs.write(folder / COSTS, facts, f"{folder}: {rate}")
     return Vectors.load(folder)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Have a file under both names, so that no stop can lose it, where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        os.replace(source, target)
 
 
 def _name(window: range) -> str:
@@ -279,7 +298,7 @@ def _windows(total: int, rank: int = 0, number: int = 1) -> list[range]:
 
 
 def _reserve(matrix: Path, folder: Path) -> None:
-    """Take the disk's space at once: a mapped file that finds none ends the process."""
+    """Take the disk's space at once, before anything is encoded."""
     with open(matrix, "r+b") as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -294,14 +313,11 @@ def _reserve(matrix: Path, folder: Path) -> None:
 def _encode_windows(
     encoder: DenseEncoder,
     corpus: Corpus,
-    matrix: np.ndarray,
     windows: Sequence[range],
+    put: Callable[[range, np.ndarray], None],
     half: str | None = None,
-    keep: Callable[[range], None] | None = None,
 ) -> None:
-    """Encode windows of a corpus into their rows of ``matrix`` [N, D].
-
-    ``keep`` is told of each window that is in there.
+    """Encode windows of a corpus, and ``put`` the vectors [rows, D] of each.
 
     Raises:
         DenseHNError: a vector that is not finite.
@@ -321,9 +337,7 @@ def _encode_windows(
                         f"the vector of {docid!r} has a number that is not finite; "
                         "leave out --fp16 if it was given, else look at the encoder"
                     )
-                matrix[window.start : window.stop] = vectors
-                if keep:
-                    keep(window)
+                put(window, vectors)
 
 
 @torch.no_grad()

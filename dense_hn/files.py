@@ -70,8 +70,8 @@ def parts(path: str | Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a folder beside ``path`` for its parts, from which a stopped run goes on.
 
     It is removed when the block succeeds or raises a DenseHNError. It stays when the
-    process is killed or interrupted, for the next call with the same facts; one with
-    others starts with an empty folder.
+    process is killed or interrupted (of several, when another than the first ends), for
+    the next call with the same facts; one with others starts with an empty folder.
 
     Args:
         path: what is made of the parts.
@@ -89,9 +89,15 @@ def parts(path: str | Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     try:
         yield folder
     except DenseHNError:
-        shutil.rmtree(folder)
+        forget_parts(path)
         raise
-    shutil.rmtree(folder)
+    forget_parts(path)
+
+
+def forget_parts(path: str | Path) -> None:
+    """Remove the parts of what is there, or cannot be made."""
+    # Another process may be writing to them still.
+    shutil.rmtree(parts_of(path), ignore_errors=True)
 
 
 def parts_of(path: str | Path) -> Path:

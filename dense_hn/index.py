@@ -157,7 +157,8 @@ def _whole(path: Path) -> Iterator[None]:
     except (RuntimeError, MemoryError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["no memory"])[-1]
         raise DenseHNError(
-            f"{path}: faiss cannot read it ({reason}); is it whole? fetch it anew"
+            f"{path}: faiss cannot read it ({reason}); is it whole, and is there memory "
+            "for it? fetch it anew"
         ) from None
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dense_hn import cli, costs, provenance, ranks, search, trec
+from dense_hn import __version__, cli, costs, provenance, ranks, search, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import digest, whole_file
+from dense_hn.files import digest, forget_parts, whole_file
 from dense_hn.index import IndexVectors, read_index
 
 log = logging.getLogger("dense_hn")
@@ -144,10 +144,14 @@ def mine(
     }
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
+        if not ranks.place()[0]:
+            forget_parts(output)
         return
+    vectors.require_made_by(encoder, "this encoder")
     if not encoder.searches(vectors.encoder):
         log.warning("%s does not say which encoder made it: trusted", vectors.path)
-    with costs.Costs() as spent, ranks.parts(output, made_from) as parts:
+    parted = {**made_from, "topics_of_a_part": BATCH, "dense_hn": __version__}
+    with costs.Costs() as spent, ranks.parts(output, parted) as parts:
         done = next(n for n in count() if not (parts / str(n)).is_file())
         # Before there are more.
         ranks.wait()

@@ -82,13 +82,35 @@ def test_parts_of_another_corpus_are_thrown_away(encoder, corpus, stopping, tmp_
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_stop_while_the_vectors_are_renamed(encoder, corpus, stopping, tmp_path):
-    """The matrix has left the parts, which still say that its windows are in it."""
+def test_vectors_that_have_left_the_parts(encoder, corpus, stopping, tmp_path):
+    """As a stop can leave it where there are no links: the parts say that they are there."""
     stopping(encode, "write_docids", 1)
     with pytest.raises(KeyboardInterrupt):
         encode_corpus(encoder, corpus, tmp_path / "out")
     (parts_of(tmp_path / "out") / MATRIX).unlink()
     encode_corpus(encoder, corpus, tmp_path / "out")
+    alone = encode_corpus(encoder, corpus, tmp_path / "alone")
+    assert torch.equal(Vectors.load(tmp_path / "out").matrix, alone.matrix)
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_stop_while_the_folder_is_renamed(
+    encoder, corpus, stopping, tmp_path, monkeypatch
+):
+    """Nothing is encoded again."""
+    calls, replace = stopping(encode, "_encode", 0), os.replace
+
+    def stopped(source, target):
+        if target == tmp_path / "out":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stopped)
+        encode_corpus(encoder, corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    encode_corpus(encoder, corpus, tmp_path / "out")
+    assert len(calls) == 10
     alone = encode_corpus(encoder, corpus, tmp_path / "alone")
     assert torch.equal(Vectors.load(tmp_path / "out").matrix, alone.matrix)
 

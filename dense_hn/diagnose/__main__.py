@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_hn import DenseHNError, cli, ranks, trec
+from dense_hn import DenseHNError, __version__, cli, ranks, trec
 from dense_hn.diagnose import figures
 from dense_hn.diagnose.errors import above, carried_by
 from dense_hn.encode import Vectors, encode_texts
@@ -172,8 +172,9 @@ def run(args: argparse.Namespace) -> None:
         chosen = set(random.Random(args.seed).sample(list(topics), args.sample))
         log.info("%d of %d topics are looked at", len(chosen), len(topics))
         topics = {qid: text for qid, text in topics.items() if qid in chosen}
-    if len({name for name, *_ in args.system}) < len(args.system):
-        raise DenseHNError("--system: each needs a name of its own")
+    for flag, named in (("system", args.system), ("log", args.log or ())):
+        if len({name for name, *_ in named}) < len(named):
+            raise DenseHNError(f"--{flag}: each needs a name of its own")
     systems = {
         name: (DenseEncoder.load(encoder), Vectors.load(vectors))
         for name, encoder, vectors in args.system
@@ -195,6 +196,7 @@ def run(args: argparse.Namespace) -> None:
         if qid in hits
     }
     made_from = {
+        "dense_hn": __version__,
         "systems": {
             name: [encoder.digest("query"), vectors.encoder, vectors.corpus]
             for name, (encoder, vectors) in systems.items()

@@ -27,8 +27,9 @@ def above(
 ) -> list[list[int]]:
     """How many rows of ``vectors`` score above each listed one.
 
-    One pass over the vectors (of several processes, over a share of them in each), with a score matrix of [128, 8192] at a time. Scores are dot
-    products in float64, rounded to float32, so that copies of a passage are level with it.
+    One pass over the vectors (of several processes, over a share of them in each), with a
+    score matrix of [128, 8192] at a time. Scores are dot products in float64, rounded to
+    float32, so that copies of a passage are level with it.
 
     Args:
         queries: [Q, D] float.

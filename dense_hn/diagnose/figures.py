@@ -25,7 +25,7 @@ def draw(
     curves: Mapping[str, Mapping[str, Mapping[int, float]]],
 ) -> None:
     """Write ``errors``, and ``negatives`` and ``curves`` where there are any, each as PNG
-    and SVG.
+    and SVG. A system has one colour in all of them.
 
     Args:
         folder: to write into.
@@ -33,56 +33,83 @@ def draw(
         ranks: by system and topic, where static negatives stand.
         curves: by system and measure, step to value.
     """
-    from matplotlib.figure import Figure
-
-    def panel(title: str, x: str, y: str) -> tuple:
-        drawn = Figure(figsize=(6, 4), layout="constrained")
-        axes = drawn.subplots()
-        axes.set(title=title, xlabel=x, ylabel=y, xscale="log", ylim=(0, 1.02))
-        axes.grid(alpha=0.3)
-        return drawn, axes
-
-    drawn, axes = panel(
-        "Pairwise errors",
-        "share of the queries, those with most errors first",
-        "share of all pairwise errors",
-    )
+    names = dict.fromkeys([*errors, *curves])
+    colours = {name: f"C{place}" for place, name in enumerate(names)}
+    shares = {}
     for name, of in errors.items():
         worst = np.sort([sum(pairs.values()) for pairs in of])[::-1].astype(float)
-        shares = np.arange(1, len(worst) + 1) / len(worst)
-        axes.plot(shares, worst.cumsum() / max(worst.sum(), 1), label=name)
-    _save(drawn, axes, folder / "errors")
+        part = np.arange(1, len(worst) + 1) / len(worst)
+        shares[name] = part, worst.cumsum() / max(worst.sum(), 1)
+    _one(
+        folder / "errors",
+        shares,
+        colours,
+        title="Pairwise errors",
+        xlabel="share of the queries, those with most errors first",
+        ylabel="share of all pairwise errors",
+    )
     if ranks:
-        drawn, axes = panel(
-            "Static negatives",
-            "rank among the passages that are not relevant",
-            "share of the static negatives up to it",
-        )
+        standing = {}
         for name, of in ranks.items():
             every, numbers = np.unique(np.concatenate(of), return_counts=True)
-            axes.plot(every, numbers.cumsum() / numbers.sum(), label=name)
-        _save(drawn, axes, folder / "negatives")
+            standing[name] = every, numbers.cumsum() / numbers.sum()
+        _one(
+            folder / "negatives",
+            standing,
+            colours,
+            title="Static negatives",
+            xlabel="rank among the passages that are not relevant",
+            ylabel="share of the static negatives up to it",
+        )
     if curves:
-        measures = list(dict.fromkeys(m for of in curves.values() for m in of))
-        # A row for each set of topics: the measures of the dev topics come first.
-        columns = sum(not m.startswith(TRAIN) for m in measures) or len(measures)
-        rows = -(-len(measures) // columns)
-        drawn = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained")
-        panels = drawn.subplots(rows, columns, squeeze=False).flat
-        for axes, measure in zip(panels, measures, strict=False):
-            axes.set(title=measure, xlabel="step")
-            axes.grid(alpha=0.3)
-            for place, (name, of) in enumerate(curves.items()):
-                steps = of.get(measure, {})
-                values = [*steps.values()]
-                axes.plot([*steps], values, ".-", color=f"C{place}", label=name)
-        _save(drawn, axes, folder / "curves")
+        draw_curves(folder / "curves", curves, colours)
 
 
-def _save(drawn, axes, path: Path) -> None:
+def _one(
+    path: Path, lines: Mapping[str, tuple], colours: Mapping[str, str], **texts: str
+) -> None:
+    """A figure of shares, by what is on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(6, 4), layout="constrained")
+    axes = drawn.subplots()
+    axes.set(xscale="log", ylim=(0, 1.02), **texts)
+    axes.grid(alpha=0.3)
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, color=colours[name], label=name)
+    axes.legend()
+    _save(drawn, path)
+
+
+def draw_curves(
+    path: Path,
+    curves: Mapping[str, Mapping[str, Mapping[int, float]]],
+    colours: Mapping[str, str],
+) -> None:
+    """A panel a measure; a row for each set of topics, dev's first."""
+    from matplotlib.figure import Figure
+
+    measures = list(dict.fromkeys(m for of in curves.values() for m in of))
+    measures.sort(key=lambda measure: measure.startswith(TRAIN))
+    columns = sum(not m.startswith(TRAIN) for m in measures) or len(measures)
+    rows = -(-len(measures) // columns)
+    drawn = Figure(figsize=(4 * columns, 3 * rows + 0.5), layout="constrained")
+    panels = drawn.subplots(rows, columns, squeeze=False).flat
+    for axes, measure in zip(panels, measures, strict=False):
+        axes.set(title=measure, xlabel="step")
+        axes.grid(alpha=0.3)
+        for name, of in curves.items():
+            steps = of.get(measure, {})
+            values = [*steps.values()]
+            axes.plot([*steps], values, ".-", color=colours[name], label=name)
+    named = axes.get_legend_handles_labels()
+    drawn.legend(*named, loc="outside upper center", ncols=len(curves))
+    _save(drawn, path)
+
+
+def _save(drawn, path: Path) -> None:
     from matplotlib import rc_context
 
-    axes.legend()
     # Without ids and a date of the moment, so that the same figure is the same file.
     with rc_context({"svg.hashsalt": path.name}):
         drawn.savefig(path.with_suffix(".png"), dpi=120)

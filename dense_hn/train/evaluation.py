@@ -177,6 +177,8 @@ def encode_share(
     seed: int,
 ) -> Vectors:
     """The vectors of a share of the corpus, the same at every call, and of what is judged."""
+    if share == 1:
+        return encode_in_memory(encoder, corpus)
     rows = _rows(corpus.docids, judged, share, seed)
     texts = Corpus.of({corpus.docids[row]: corpus.texts[row] for row in rows})
     return encode_in_memory(encoder, texts)
@@ -185,7 +187,10 @@ def encode_share(
 def take_share(
     vectors: Vectors, judged: AbstractSet[str], share: float, seed: int
 ) -> Vectors:
-    """Of these vectors those of the passages that :func:`encode_share` takes."""
+    """Of these vectors those of the passages that :func:`encode_share` takes.
+
+    They are in the corpus's order, which an index of another make need not have.
+    """
     if share == 1:
         return vectors
     rows = _rows(vectors.docids, judged, share, seed)

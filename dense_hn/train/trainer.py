@@ -373,10 +373,12 @@ def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None
     if not inside and args.process_index == 0:
         checkpoints.start(folder, facts)
     if board := trainer.pop_callback(TensorBoardCallback):
-        # Its own place is in a folder that goes at the end.
-        board.logging_dir = board.logging_dir or str(board_of(args.encoder_dir))
+        # Its own place, where $TENSORBOARD_LOGGING_DIR names none, is in a folder that goes
+        # at the end.
+        ours = board_of(args.encoder_dir)
+        board.logging_dir = board.logging_dir or str(ours)
         if not args.resume_from_checkpoint and args.process_index == 0:
-            for events in Path(board.logging_dir).glob("events.out.tfevents.*"):
+            for events in ours.glob("events.out.tfevents.*"):
                 events.unlink()
         trainer.add_callback(board)
     # Where negatives are mined anew, the Trainer has drawn another batch before.
