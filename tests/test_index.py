@@ -207,6 +207,28 @@ def test_files_that_cannot_be_are_refused(name, change, message, tmp_path):
         read_index(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "other", "reason"),
+    [
+        # What its bytes say: that it was not trained, and that the index in it has vectors
+        # of another length. Hypothesis found both.
+        ("PQ6x4np", 32, b"\0", "is_trained"),
+        ("IDMap,Flat", 4, b"\x10\x0d\0\0", "could not be broadcast"),
+    ],
+)
+def test_indexes_that_contradict_themselves_are_refused(
+    kind, at, other, reason, tmp_path
+):
+    numbered = np.arange(PASSAGES) if kind.startswith("IDMap") else None
+    put(made(kind, numbered), tmp_path / "x")
+    path = tmp_path / "x" / "index"
+    content = bytearray(path.read_bytes())
+    content[at : at + len(other)] = other
+    path.write_bytes(content)
+    with pytest.raises(DenseHNError, match=f"faiss cannot read it .*{reason}"):
+        read_index(tmp_path / "x")
+
+
 def test_a_manifest_names_the_encoder(tmp_path):
     put(made("SQ8"), tmp_path / "x")
     said = {"encoder": "e", "corpus": "c", "passages": PASSAGES, "dimension": DIMENSION}
