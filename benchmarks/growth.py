@@ -42,7 +42,7 @@ class Job:
     documents: int = 2
     star_steps: int = 50_000
     # Of ADORE: queries of a step, the most positives one has, and epochs.
-    adore_batch: int = 32
+    adore_batch: int = 64
     positives: int = 1
     epochs: int = 6
     docid: int = 8
@@ -201,10 +201,13 @@ def main() -> None:
     )
     for title, made in (
         (
-            "Time",
+            "Time at least, if nothing were lost between devices",
             lambda job, n: {w: in_words(s) for w, s in times(job, rates, n).items()},
         ),
-        ("GB held", lambda job, n: {w: f"{g:,.1f}" for w, g in sizes(job, n).items()}),
+        (
+            "GB held at least, without activations and negatives",
+            lambda job, n: {w: f"{g:,.1f}" for w, g in sizes(job, n).items()},
+        ),
         (
             "GB received",
             lambda job, n: {w: f"{g:,.2f}" for w, g in traffic(job, n).items()},

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dense_hn import trec
+from dense_hn import DenseHNError, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
+from dense_hn.train import __main__ as train_command
 from dense_hn.train import arguments, curves
 from dense_hn.train.passages import Passages
 
@@ -192,6 +193,14 @@ def test_a_process_that_dies_ends_all(script, few, files, bert, tmp_path):
     assert "Signal 9 (SIGKILL)" in done.stderr
     assert time.monotonic() - started < 120
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_is_not_started_twice(monkeypatch):
+    """By torchrun, whose processes would write the same files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["train", "quickstart"])
+    with pytest.raises(DenseHNError, match="quickstart: a recipe runs in one process"):
+        train_command.main()
 
 
 def test_passages_of_a_pool_are_known_by_their_rows():

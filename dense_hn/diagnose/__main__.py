@@ -54,6 +54,7 @@ DEPTHS = (10, 100, 200)
 SHARES = (0.002, 0.01, 0.1)
 REPORT, PAIRS, TABLE = "diagnosis.json", "errors.csv", "table.txt"
 CURVES = "curves.csv"
+MEANWHILE = "dev topics while training (train_: training topics)"
 OTHERS = (PAIRS, CURVES, TABLE, "*.png", "*.svg")
 
 
@@ -175,13 +176,13 @@ def run(args: argparse.Namespace) -> None:
     for flag, named in (("system", args.system), ("log", args.log or ())):
         if len({name for name, *_ in named}) < len(named):
             raise DenseHNError(f"--{flag}: each needs a name of its own")
+    hits = trec.read_run(args.negatives) if args.negatives else {}
     systems = {
         name: (DenseEncoder.load(encoder), Vectors.load(vectors))
         for name, encoder, vectors in args.system
     }
     measured = {name: curves.read(path) for name, path in args.log or ()}
     measured = {name: of for name, of in measured.items() if of}
-    hits = trec.read_run(args.negatives) if args.negatives else {}
     for name, (encoder, vectors) in systems.items():
         vectors.require_made_by(encoder, name)
         trec.require_known(qrels, vectors.docids, args.qrels, vectors.path)
@@ -249,7 +250,7 @@ def write(
     text = "\n\n".join(f"{title}\n{table(rows)}" for title, rows in found.items())
     if measured:
         found["curves"] = measured
-        text = f"{text}\n\n{curves.table(measured)}"
+        text = f"{text}\n\n{MEANWHILE}\n\n{curves.table(measured)}"
     with whole_folder(output, REPORT, also=OTHERS) as part:
         (part / REPORT).write_text(json.dumps(found, indent=2) + "\n")
         (part / TABLE).write_text(f"{text}\n")

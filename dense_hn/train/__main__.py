@@ -5,6 +5,7 @@ python -m dense_hn.train RECIPE.yaml --set star.learning_rate=1e-5
 python -m dense_hn.train warmup|star|adore --help   (every TrainingArguments flag works)
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def main() -> None:
     if left:
         stage = unknown("stage", args.recipe, commands.STAGES)
         raise DenseHNError(f"{left[0]} is no argument of a recipe; or {stage}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DenseHNError(
+            f"{args.recipe}: a recipe runs in one process; start its stages with torchrun "
+            "one by one (integrations/pyserini/growth.md), or it without"
+        )
     pipeline = Pipeline(recipe.read(args.recipe, args.set), args.output)
     pipeline.run()
     print(pipeline.report())
