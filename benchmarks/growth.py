@@ -9,16 +9,20 @@ it. Memory and traffic follow from the shapes of what is held and sent; a test c
 ADORE sends, but for the gradients, with what two processes do.
 """
 
-import argparse
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from side_by_side import table
 
 from dense_hn import DenseHNError, cli
 
-PASSAGES = {"8.8M": 8_841_823, "138M": 138_364_198, "1B": 1_000_000_000}
+# Passages, and characters of their docids.
+CORPORA = {
+    "8.8M": (8_841_823, 8),
+    "138M": (138_364_198, 18),
+    "1B": (1_000_000_000, 20),
+}
 DEVICES = 1, 8, 64
 FLOAT, ROW_AND_SCORE = 4, 16
 # Weights, gradients, and the two means of Adam.
@@ -192,13 +196,11 @@ def main() -> None:
     """Print the tables."""
     parser = cli.parser("benchmarks/growth.py", __doc__)
     parser.add_argument("rates", type=Path, help="what rates.py printed")
-    args: argparse.Namespace = parser.parse_args()
-    rates = Rates.read(args.rates)
-    jobs = {name: Job(passages=number) for name, number in PASSAGES.items()}
-    # With so many passages, ids are longer.
-    jobs["138M"], jobs["1B"] = (
-        replace(jobs[n], docid=c) for n, c in (("138M", 18), ("1B", 20))
-    )
+    rates = Rates.read(parser.parse_args().rates)
+    jobs = {
+        name: Job(passages=number, docid=docid)
+        for name, (number, docid) in CORPORA.items()
+    }
     for title, made in (
         (
             "Time at least, if nothing were lost between devices",

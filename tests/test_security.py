@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_hn import DenseHNError
+from dense_hn import DenseHNError, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import mine
@@ -93,6 +93,7 @@ def test_local_folders_need_no_network(bert, corpus, files, tmp_path, monkeypatc
     encoder = DenseEncoder.load(str(tmp_path / "star"))
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
     mine(encoder, vectors, files["topics"], 5, tmp_path / "hits", "t")
+    assert len(trec.read_run(tmp_path / "hits")) == 24
 
 
 def test_nothing_in_the_package_runs_what_it_reads():
