@@ -17,7 +17,7 @@ made it. Its encoder is then called ``index:`` and the SHA-256 of the index file
 query encoder that is trained for it remembers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,11 @@ import torch
 from dense_hn import DenseHNError
 from dense_hn.columns import Docids
 from dense_hn.encode import DOCIDS, MANIFEST, UNKNOWN, Vectors
-from dense_hn.export import manifest
+from dense_hn.export import faiss_index, manifest
 from dense_hn.export.faiss_index import INDEX
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import read_docids
+from dense_hn.quantised import Codes, codes_of
 
 if TYPE_CHECKING:
     import faiss
@@ -71,6 +72,8 @@ class IndexVectors(Vectors):
     quantise: Quantiser
     # SHA-256 of the files ``index`` and ``docid``.
     files: list[str]
+    # Where it is product-quantised; ``matrix`` is what they stand for.
+    codes: Codes | None
 
 
 def read_index(folder: str | Path) -> IndexVectors:
@@ -107,6 +110,7 @@ def read_index(folder: str | Path) -> IndexVectors:
                     "corpus anew"
                 )
         _require_same_scores(index, vectors, path)
+        codes = codes_of(leaf, lines, matrix)
     sha256 = digest(path)
     encoder, corpus = _manifest(folder, *vectors.shape) or (UNKNOWN + sha256, "")
     index.reset()
@@ -118,7 +122,34 @@ def read_index(folder: str | Path) -> IndexVectors:
         folder,
         Quantiser(index, leaf, matrix),
         [sha256, digest(folder / DOCIDS)],
+        codes,
     )
+
+
+def read_vectors(folder: str | Path) -> Vectors:
+    """Those of a vectors folder, or of a faiss folder, by what is in it.
+
+    Raises:
+        DenseHNError: as Vectors.load and :func:`read_index`.
+    """
+    coded = (Path(folder) / INDEX).is_file()
+    return read_index(folder) if coded else Vectors.load(folder)
+
+
+def coded(vectors: Vectors, form: str, parameters: Mapping[str, int]) -> Codes:
+    """The codes of vectors, as an export in this form would have them.
+
+    Args:
+        vectors: the passages.
+        form: of faiss_index.CODED.
+        parameters: see faiss_index.settle.
+
+    Raises:
+        DenseHNError: as faiss_index.settle.
+    """
+    settled = faiss_index.settle(form, parameters, *vectors.matrix.shape)
+    index = faiss_index.build(vectors.matrix, form, settled)
+    return codes_of(*_peel(index, vectors.path))
 
 
 def _docids(path: Path) -> Docids:

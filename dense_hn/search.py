@@ -8,6 +8,7 @@ that some more hits are taken than wanted, and scored again.
 
 import importlib.util
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed
@@ -65,7 +66,11 @@ def top_k(
     if vectors.is_cuda and chunk is None:
         rows = _by_triton(queries, vectors, wanted)
     if rows is None:
-        rows = _chunk_by_chunk(queries, vectors, wanted, chunk)
+
+        def products(part: slice) -> Tensor:
+            return _products(vectors[part], queries)
+
+        rows = best_of(products, len(vectors), queries, wanted, chunk)[1]
     # Rows in their order, so that a stable sort breaks ties by row.
     rows = rows.sort(dim=1).values
     scores = torch.cat(
@@ -98,24 +103,40 @@ def _by_triton(queries: Tensor, vectors: Tensor, k: int) -> Tensor | None:
         return None
 
 
-def _chunk_by_chunk(
-    queries: Tensor, vectors: Tensor, k: int, chunk: int | None
-) -> Tensor:
-    """Rows [Q, k] of the highest products as :func:`_products` rounds them.
+def best_of(
+    products: Callable[[slice], Tensor],
+    passages: int,
+    queries: Tensor,
+    k: int,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k highest of scores that are made a chunk of passages after another.
 
-    Args and errors as of :func:`top_k`.
+    Args:
+        products: of C rows to their scores [C, Q], float32.
+        passages: N, 1 or more.
+        queries: [Q, D].
+        k: hits per query, at most N.
+        chunk: rows scored at a time, if not what suits a cache.
+
+    Returns:
+        scores [Q, k] as they were made, in decreasing order, and rows [Q, k] (int64);
+        equal scores are ordered by row.
+
+    Raises:
+        DenseHNError: a score is no number.
     """
     chunk = chunk or max(BLOCK, min(CHUNK, SCORES // len(queries)))
     # Alike, so that the last one has little to do again.
-    number = -(-len(vectors) // chunk)
-    chunk = min(-(-len(vectors) // (number * BLOCK)) * BLOCK, len(vectors))
+    number = -(-passages // chunk)
+    chunk = min(-(-passages // (number * BLOCK)) * BLOCK, passages)
     best_scores = queries.new_empty(len(queries), 0, dtype=torch.float32)
     best_rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for end in range(chunk, len(vectors) + chunk, chunk):
+    for end in range(chunk, passages + chunk, chunk):
         # The last chunk reaches back over rows that are done: products of another shape
         # may round otherwise, and equal vectors would have unequal scores.
-        start = min(end, len(vectors)) - chunk
-        scores = _products(vectors[start : start + chunk], queries)
+        start = min(end, passages) - chunk
+        scores = products(slice(start, start + chunk))
         scores[: end - chunk - start] = -torch.inf
         scores, rows = _candidates(scores, best_scores, k)
         # Earlier rows stay to the left, so that a stable sort breaks ties by row.
@@ -123,7 +144,7 @@ def _chunk_by_chunk(
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         best_scores = scores[:, :k]
         best_rows = torch.cat([best_rows, rows + start], dim=1).gather(1, order[:, :k])
-    return best_rows
+    return best_scores, best_rows
 
 
 def top_k_of_shards(
@@ -144,13 +165,27 @@ def top_k_of_shards(
         As :func:`top_k` of all the vectors, on every rank.
     """
     scores, rows = top_k(queries, shard, k)
+    return merged(scores, rows + first, k)
+
+
+def merged(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best k of what all ranks of torch.distributed have found.
+
+    Args:
+        scores: [Q, at most k] float32, decreasing.
+        rows: [Q, as many] of all; higher ranks have later ones.
+        k: hits per query.
+
+    Returns:
+        The same on every rank; narrower than k where there are fewer hits together.
+    """
     # One tensor of both: a float64 holds any float32, and any row there can be.
-    ours = torch.stack([scores.double(), (rows + first).double()])
+    ours = torch.stack([scores.double(), rows.double()])
     ours = pad(ours, (0, k - scores.shape[1]), value=-torch.inf)
     ranks = distributed.get_world_size()
-    theirs = ours.new_empty(ranks * 2, len(queries), k)
+    theirs = ours.new_empty(ranks * 2, len(scores), k)
     distributed.all_gather_into_tensor(theirs, ours)
-    scores, rows = theirs.view(ranks, 2, len(queries), k).permute(1, 2, 0, 3).flatten(2)
+    scores, rows = theirs.view(ranks, 2, len(scores), k).permute(1, 2, 0, 3).flatten(2)
     number = min(k, int(rows[0].isfinite().sum()))
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return scores[:, :number].float(), rows.gather(1, order[:, :number]).long()

@@ -41,6 +41,7 @@ from dense_hn.diagnose.errors import above, carried_by
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, require_replaceable, whole_file, whole_folder
+from dense_hn.index import read_vectors
 from dense_hn.train import curves
 from dense_hn.train.places import Places
 from dense_hn.train.trainer import log_of
@@ -178,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
             raise DenseHNError(f"--{flag}: each needs a name of its own")
     hits = trec.read_run(args.negatives) if args.negatives else {}
     systems = {
-        name: (DenseEncoder.load(encoder), Vectors.load(vectors))
+        name: (DenseEncoder.load(encoder), read_vectors(vectors))
         for name, encoder, vectors in args.system
     }
     measured = {name: curves.read(path) for name, path in args.log or ()}

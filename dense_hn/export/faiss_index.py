@@ -37,6 +37,8 @@ FORMS = {
     "ivf-pq": "IVF{nlist},PQ{pq_m}np",
     "opq-ivf-pq": "OPQ{pq_m},IVF{nlist},PQ{pq_m}np",
 }
+# Those that hold nothing but codes (dense_hn.quantised).
+CODED = ("pq", "opq-pq")
 # The parameters of a part of a form's name, and their defaults.
 PARAMETERS = {
     "hnsw": {

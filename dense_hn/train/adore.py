@@ -13,6 +13,12 @@ weighs are those of the scores that it moves, and of the encoder as it will be u
 dropout in both, a query would be searched by a random vector; with dropout in the loss
 alone, the ranks would be of other scores than the gradient.
 
+With ``--form pq`` or ``opq-pq``, or an ``--index`` of such a form, scores and hits are those
+of the product-quantised passages, so that the query encoder learns the compressed space, and
+with ``--train_centroids true`` what the codes stand for is trained with it (JPQ, arXiv
+2108.00644; the pairs are weighted as here). ``--index_output`` gets the index that the
+encoder then searches.
+
 Random documents of the corpus and static negatives can be mixed in. They stand behind
 the hits, so that RR and nDCG weigh them only against positives within metric_cut.
 
@@ -36,9 +42,12 @@ from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.columns import Docids
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
-from dense_hn.export import manifest
-from dense_hn.index import read_index
+from dense_hn.export import folder, manifest
+from dense_hn.export.faiss_index import CODED
+from dense_hn.files import require_replaceable
+from dense_hn.index import IndexVectors, coded, read_index
 from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.quantised import Codes
 from dense_hn.ranks import gather, own
 from dense_hn.search_command import (
     as_typed,
@@ -47,12 +56,14 @@ from dense_hn.search_command import (
 )
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
-from dense_hn.train.passages import Passages
+from dense_hn.train.passages import CodedPassages, WholePassages
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
 
 DYNAMIC = "hits of the step, by its scores"
+# As JPQ's authors have it.
+CENTROID_LEARNING_RATE = 1e-4
 
 
 @dataclass(kw_only=True)
@@ -99,6 +110,32 @@ class Arguments(SupervisionArguments):
         default=None,
         metadata={"help": "Tokens of a query in training, if not the encoder's own."},
     )
+    form: str | None = field(
+        default=None,
+        metadata={
+            "help": "Product-quantise the vectors as `dense_hn.export --form` does, and "
+            "search and train against the codes.",
+            "choices": list(CODED),
+        },
+    )
+    pq_m: int | None = field(
+        default=None,
+        metadata={"help": "Bytes of a passage; default: one for 4 dimensions."},
+    )
+    train_centroids: bool = field(
+        default=False,
+        metadata={
+            "help": "Train what the codes stand for with the query encoder; the codes of "
+            "the passages stay."
+        },
+    )
+    centroid_learning_rate: float | None = field(
+        default=None, metadata={"help": f"Default {CENTROID_LEARNING_RATE}."}
+    )
+    index_output: str | None = field(
+        default=None,
+        metadata={"help": "With form or train_centroids: the index folder to write."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +150,36 @@ class Arguments(SupervisionArguments):
                 f"negatives_skip is {self.negatives_skip} and adore_hits "
                 f"{self.adore_hits}: no hit would be left"
             )
+        if self.form and not self.vectors:
+            raise DenseHNError(
+                "form is of --vectors; an index already has one, which is searched"
+            )
+        if self.pq_m is not None and not self.form:
+            raise DenseHNError("pq_m is of form; give that, too: pq or opq-pq")
+        if self.centroid_learning_rate is not None and not self.train_centroids:
+            raise DenseHNError("centroid_learning_rate is of train_centroids")
+        if self.train_centroids and not (self.form or self.index):
+            raise DenseHNError(
+                "train_centroids is of product-quantised passages; give form as well "
+                "(pq or opq-pq), or an --index of such a form"
+            )
+        if bool(self.index_output) != self.makes_index():
+            raise DenseHNError(
+                "index_output is where the index goes that form and train_centroids "
+                "make: give it with them, and with nothing else"
+            )
+
+    def centroid_rate(self) -> float | None:
+        """The centroids' learning rate; None where they are not trained."""
+        if not self.train_centroids:
+            return None
+        if self.centroid_learning_rate is None:
+            return CENTROID_LEARNING_RATE
+        return self.centroid_learning_rate
+
+    def makes_index(self) -> bool:
+        """Whether the encoder will search another index than there is."""
+        return bool(self.form) or self.train_centroids
 
 
 class AdoreDataset(Dataset):
@@ -198,24 +265,44 @@ class AdoreTrainer(DenseTrainer):
         self,
         *,
         vectors: Vectors,
+        codes: Codes | None = None,
         pool: np.ndarray | None = None,
         hits: int,
         cut: int,
         metric: str,
         skip: int = 0,
+        centroid_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._docids = vectors.docids
+        device = self.args.device
         # What halves the layers' precision halves the vectors', too, on a GPU.
-        half = (self.args.fp16 or self.args.bf16) and self.args.device.type == "cuda"
+        half = (self.args.fp16 or self.args.bf16) and device.type == "cuda"
         kind = torch.float16 if half else torch.float32
-        self._passages = Passages(vectors.matrix, pool, self.args.device, kind)
+        if codes is None:
+            self._passages = WholePassages(vectors.matrix, pool, device, kind)
+        else:
+            self._passages = CodedPassages(codes, pool, device)
+        self._trained = None if centroid_learning_rate is None else codes.centroids
+        self._centroid_learning_rate = centroid_learning_rate
         self._hits = hits
         self._cut = cut
         self._metric = metric
         self._skip = skip
         self._last = LastHits(len(self.train_dataset or ()), self.args.device)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Called by the Trainer; centroids are a group with a rate of their own."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if new and self._trained is not None:
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if p is not self._trained]
+            rate = self._centroid_learning_rate
+            own = {"params": [self._trained], "lr": rate, "weight_decay": 0.0}
+            optimizer.add_param_group(own)
+        return optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`AdoreCollator`."""
@@ -323,6 +410,15 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     docids = vectors.docids
     trec.require_known(qrels, docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
+    codes = vectors.codes if isinstance(vectors, IndexVectors) else None
+    if args.form:
+        given = {} if args.pq_m is None else {"pq_m": args.pq_m}
+        codes = coded(vectors, args.form, given)
+    if codes is None and args.train_centroids:
+        raise DenseHNError(
+            f"{vectors.path}: no index of the form {' or '.join(CODED)} with 8 bits a code, so "
+            "it has no centroids to train; export one"
+        )
     pool = supervision.pool(docids)
     require_negatives(args, topics, qrels, len(pool))
     drawn = HardNegatives(
@@ -340,7 +436,10 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     if args.eval_topics:
 
         def passages(_: DenseEncoder, judged: AbstractSet[str]) -> Vectors:
-            return take_share(vectors, judged, args.eval_share, training.seed)
+            searched = vectors
+            if codes is not None:
+                searched = replace(vectors, matrix=codes.decoded().cpu())
+            return take_share(searched, judged, args.eval_share, training.seed)
 
         evaluator = Evaluator(args, topics, qrels, training.seed, docids, passages)
     training.require_replaceable(args.encoder)
@@ -349,7 +448,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())
     encoder.require_room_for(args.query_length)
     vectors.require_made_by(encoder, args.encoder)
-    if args.index:
+    if args.index or args.makes_index():
         require_recognised(training.encoder_dir, encoder.settings.architecture)
     if not encoder.searches(vectors.encoder):
         # Passages that another encoder made cannot be compared with this one's.
@@ -357,6 +456,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             require_same_vectors(vectors, encoder, args.encoder, corpus, args.corpus)
         else:
             require_relevant_above(vectors, encoder, args.encoder, topics, qrels)
+    if args.makes_index():
+        folder.require_searchable(vectors, {args.encoder: encoder})
+        require_replaceable(args.index_output, *folder.HOLDS)
+    if codes is not None:
+        codes.requires_grad_(args.train_centroids)
+    if args.train_centroids:
+        # Checkpoints and the optimiser have what is the encoder's.
+        encoder.add_module("codes", codes)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
     dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn)
     trainer = AdoreTrainer(
@@ -365,6 +472,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         train_dataset=dataset,
         data_collator=AdoreCollator(encoder, args.query_length),
         vectors=vectors,
+        codes=codes,
+        centroid_learning_rate=args.centroid_rate(),
         pool=docids.rows(pool) if args.judged_only else None,
         hits=args.adore_hits,
         cut=args.metric_cut,
@@ -378,11 +487,19 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     fit(trainer, encoder, args)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
-        if args.index:
+        index = args.index
+        if args.makes_index():
+            index = args.index_output
+            encoders = {training.encoder_dir: encoder}
+            form = CODED[codes.rotation is not None]
+            folder.export_codes(
+                vectors, index, encoders, codes, form, list(topics.values())
+            )
+        if index:
             command = search_command(
                 encoder.settings,
                 encoder=training.encoder_dir,
-                index=args.index,
+                index=index,
                 topics="TOPICS.tsv",
                 output="RUN.txt",
             )

@@ -53,13 +53,15 @@ def write(places: Places, name: str, command: str) -> None:
             for measure, cell in row["cells"].items()
         ],
     )
+    space = places.passages(name)
     trained = trec.read_judged(places.topics("train"), places.judged("train"))[0]
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
         title=data.model_name,
         name=name,
-        space=places.passages(name),
+        space=space,
+        coded=places.coded(space),
         source=_said(source),
         licence=licence,
         settings=settings,

@@ -19,6 +19,7 @@ from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
 from dense_hn.export.folder import export_index
 from dense_hn.files import digest, require_file, whole_file
+from dense_hn.index import read_vectors
 from dense_hn.mine import mine
 from dense_hn.names import unknown
 from dense_hn.search_command import as_typed, require_plain, search_command
@@ -99,11 +100,13 @@ class Pipeline(Places):
     def exported(self) -> list[str]:
         """The training stages that Pyserini can search when the recipe is done.
 
-        They are those that no other starts from, and all that share their passages.
+        They are those that no other starts from, those that made an index, and all that
+        share their passages.
         """
         sources = {training.section.source for training in self.trainings.values()}
         last = self.trainings.keys() - sources
         spaces = {self.passages(name) for name in last}
+        spaces |= set(filter(self.coded, self.trainings))
         return [name for name in self.trainings if self.passages(name) in spaces]
 
     def _searchers(self, space: str) -> list[str]:
@@ -148,12 +151,16 @@ class Pipeline(Places):
         files = {
             "encoder": self.model(section.source),
             "corpus": self.corpus,
-            "vectors": self.vectors(self.passages(section.source)),
             "topics": self.topics("train"),
             "qrels": self.judged("train"),
             "eval_topics": self.topics("dev"),
             "eval_qrels": self.judged("dev"),
         }
+        if commands.one_sided(section.method):
+            space = self.passages(section.source)
+            files["index" if self.coded(space) else "vectors"] = self.vectors(space)
+            if self.coded(section.name):
+                files["index_output"] = self.index(section.name)
         files = {key: path for key, path in files.items() if key in taken}
         files["output_dir"] = self.model(section.name)
         for key in files:
@@ -238,6 +245,8 @@ class Pipeline(Places):
         if self._evaluated():
             add("curves", self._curves, [self.curves], after=self._evaluated())
         for space in dict.fromkeys(map(self.passages, self.exported())):
+            if self.coded(space):
+                continue
             add(
                 f"{space}.export",
                 partial(self._export, space),
@@ -273,7 +282,9 @@ class Pipeline(Places):
         )
 
     def _add_encode(self, space: str) -> str:
-        """Declare the vectors of a passage space, once; the stage's name."""
+        """Declare the vectors of a passage space, once; the name of the stage that makes them."""
+        if self.coded(space):
+            return space
         name = f"{space}.encode"
         if name not in self.ledger.stages:
             self.ledger.add(
@@ -289,17 +300,20 @@ class Pipeline(Places):
         training = self.trainings[name]
         section = training.section
         after = ["collection", section.source]
-        if self.passages(name) != name:
-            after.append(self._add_encode(self.passages(name)))
+        if commands.one_sided(section.method):
+            after.append(self._add_encode(self.passages(section.source)))
         if training.evaluates:
             after.append("topics.dev")
         settings = dict(section.settings)
         if training.arguments[1].data_seed is not None:
             settings["data_seed"] = training.arguments[1].data_seed
+        made = [self.model(name), log_of(self.model(name))]
+        if self.coded(name):
+            made.append(self.index(name))
         self.ledger.add(
             name,
             lambda: commands.STAGES[section.method].train(*training.arguments),
-            [self.model(name), log_of(self.model(name))],
+            made,
             [section.method, settings, _digests(training.run_files)],
             after=[*after, *(f"{system}.train" for system in training.systems)],
         )
@@ -412,7 +426,7 @@ class Pipeline(Places):
 
     def _search(self, name: str, split: str, hits: int) -> None:
         encoder = DenseEncoder.load(str(self.model(name)))
-        vectors = Vectors.load(self.vectors(self.passages(name)))
+        vectors = read_vectors(self.vectors(self.passages(name)))
         # Filters compare negatives with the positives' scores.
         qrels = self.judged(split) if split == "train" else None
         topics, output = self.topics(split), self.hits(name, split)

@@ -10,7 +10,8 @@ Under an output folder there are
 
 A system is bm25, base or a training stage. Its passage space is the system whose
 passage vectors it searches: itself, or, where a stage trains the query side only, that
-of the stage it starts from.
+of the stage it starts from; a stage that searches codes (``form``) or trains them makes an
+index, and is a space of its own.
 """
 
 from pathlib import Path
@@ -24,6 +25,8 @@ from dense_hn.train.recipe import Recipe
 
 # Folder of the encoders, by their architecture.
 MODELS = {"ance": "ance", "auto": "models"}
+# Settings of a stage that makes an index.
+MAKE_INDEX = ("form", "train_centroids")
 
 
 class Places:
@@ -97,17 +100,25 @@ class Places:
     def passages(self, encoder: str) -> str:
         """The passage space of an encoder: base, or a training stage's."""
         for stage in self.recipe.stages:
-            if stage.name == encoder and commands.one_sided(stage.method):
+            one_sided = commands.one_sided(stage.method)
+            if stage.name == encoder and one_sided and not self.coded(encoder):
                 return self.passages(stage.source)
         return encoder
+
+    def coded(self, space: str) -> bool:
+        """Whether a passage space is an index that a stage has made while it trained."""
+        return any(
+            stage.name == space and any(map(stage.settings.get, MAKE_INDEX))
+            for stage in self.recipe.stages
+        )
 
     def model(self, name: str) -> Path:
         """Folder of an encoder: base, or a training stage's."""
         return self.work / MODELS[self.architecture] / name
 
     def vectors(self, space: str) -> Path:
-        """Vectors folder of a passage space."""
-        return self.work / "vectors" / space
+        """What holds a passage space: a vectors folder, or an index of codes."""
+        return self.index(space) if self.coded(space) else self.work / "vectors" / space
 
     def index(self, name: str) -> Path:
         """An index that Pyserini opens: bm25 (Lucene), or a passage space's (faiss)."""
