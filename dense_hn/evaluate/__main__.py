@@ -112,6 +112,8 @@ def divide(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         raise DenseHNError("--answers: add Answer@20, or another cut, to --measures")
     if bool(args.answers) != bool(args.corpus):
         raise DenseHNError("--answers and --corpus: name both, or neither")
+    if not args.answers and (args.split or args.regex):
+        raise DenseHNError("--split and --regex say how --answers are read; name those")
     return by_qrels, by_answers
 
 
