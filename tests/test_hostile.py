@@ -18,6 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dense_hn import DenseHNError, reading, trec
+from dense_hn.answers.files import read_answers
+from dense_hn.answers.match import has_answer
+from dense_hn.answers.passages import read_passages
 from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import MANIFEST, MATRIX, Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
@@ -217,6 +220,55 @@ def test_corpora(name, content, data, tmp_path):
         assert text.strip()
     write_corpus(tmp_path / "again.jsonl", corpus)
     assert dict(read_corpus(tmp_path / "again.jsonl")) == dict(corpus)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("c.jsonl", JSONL), ("c.json", ARRAY), ("c.tsv", PASSAGES), ("dpr.tsv", DPR)],
+)
+@FUZZ
+@given(data=st.data())
+def test_passages(name, content, data, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(data.draw(broken(content)))
+    try:
+        found = read_passages(path, CORPUS)
+    except DenseHNError as error:
+        assert str(path) in str(error)
+        return
+    assert found.keys() <= CORPUS.keys()
+    for passage in found.values():
+        passage.contents().encode()
+
+
+QUESTIONS = b'who?\t[\'a\', "b"]\n"what ""x"""\t[]\n'
+ENTRIES = b'[{"question": "who?", "answers": ["a"]}, {"question": "", "answers": []}]'
+ANSWERED = (
+    b'{"qid": "q1", "answers": ["a"]}\n{"id": 2, "question": "", "answers": []}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", QUESTIONS), ("a.json", ENTRIES), ("a.jsonl", ANSWERED)],
+)
+@FUZZ
+@given(data=st.data())
+def test_answers(name, content, data, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(data.draw(broken(content)))
+    try:
+        asked = read_answers(path)
+    except DenseHNError as error:
+        assert str(path) in str(error)
+        return
+    assert asked
+    for qid, known in asked.items():
+        assert is_id(qid)
+        for text in (known.question or "", *known.answers):
+            text.encode()
+        for patterns in (False, True):
+            has_answer("some text", known.answers, patterns)
 
 
 RECIPE = b"""

@@ -16,6 +16,7 @@ Source of the formats: the code of arXiv 2004.04906, dpr/data.
 
 import csv
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -51,8 +52,10 @@ def read(value: Any) -> Collection:
         if reading.kind(path) == JSON:
             _judged(read, split, path)
         else:
-            questions = enumerate(_questions(path))
-            read.topics[split] = {f"{split}-{n}": text for n, text in questions}
+            read.topics[split] = {
+                topic_id(split, n): text
+                for n, (_, text, _) in enumerate(questions(path, split))
+            }
         if not read.topics[split]:
             raise DenseHNError(f"{path}: no question in this file")
     return read
@@ -73,6 +76,50 @@ def digests(value: Any) -> list[str]:
     return keys
 
 
+def topic_id(split: str, number: int) -> str:
+    """The id of a split's topic, by its place in the file, from 0."""
+    return f"{split}-{number}"
+
+
+def entries(path: str | Path, what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (``file:line``, question, entry) of a ``.json`` file; ``what`` as in reading.
+
+    Raises:
+        DenseHNError: as reading.objects; an entry without a question.
+    """
+    for where, entry in reading.objects(path, what):
+        question = entry.get("question")
+        if not isinstance(question, str):
+            raise DenseHNError(f"{where}: 'question' is missing or no string")
+        yield where, question, entry
+
+
+def questions(path: str | Path, what: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (``file:line``, question, answers as written) of a ``.csv`` or ``.tsv`` file.
+
+    Raises:
+        DenseHNError: another number of columns, an empty question, broken quotes.
+    """
+    with reading.open_text(path, what) as file:
+        # As DPR reads it.
+        rows = csv.reader(file, delimiter="\t")
+        line = 1
+        try:
+            for row in rows:
+                where = f"{path}:{line}"
+                if len(row) != 2 or not row[0].strip():
+                    raise DenseHNError(
+                        f"{where}: expected `question<TAB>['answer', …]`, got "
+                        f"{len(row)} columns or no question"
+                    )
+                yield where, *row
+                line = rows.line_num + 1
+        except csv.Error as error:
+            raise DenseHNError(
+                f"{path}:{line}: {error}; is a quote never closed?"
+            ) from None
+
+
 def _parse(value: Any) -> tuple[str, dict[str, str]]:
     """The corpus, and the file of each split."""
     corpus, given = by_split.parse(value, "dpr", FORM)
@@ -88,17 +135,13 @@ def _parse(value: Any) -> tuple[str, dict[str, str]]:
 def _judged(read: Collection, split: str, path: str) -> None:
     """Take topics, judgements and hard negatives out of a ``.json`` file."""
     topics, qrels, hard = {}, {}, {}
-    entries = tqdm(
-        reading.objects(path, split), desc=f"Reading {split}", unit=" topics"
-    )
-    for number, (where, entry) in enumerate(entries):
-        if not isinstance(entry.get("question"), str):
-            raise DenseHNError(f"{where}: 'question' is missing or no string")
-        qid = f"{split}-{number}"
+    read_so_far = tqdm(entries(path, split), desc=f"Reading {split}", unit=" topics")
+    for number, (where, question, entry) in enumerate(read_so_far):
+        qid = topic_id(split, number)
         positive = _passages(entry, "positive_ctxs", where)
         negative = _passages(entry, "hard_negative_ctxs", where)
         known = [docid for docid in negative if docid in read.corpus]
-        topics[qid] = entry["question"]
+        topics[qid] = question
         qrels[qid] = {docid: 1 for docid in positive if docid in read.corpus}
         if known:
             hard[qid] = {docid: float(-rank) for rank, docid in enumerate(known)}
@@ -124,16 +167,3 @@ def _passages(entry: dict[str, Any], key: str, where: str) -> list[str]:
             )
         docids[str(docid)] = None
     return list(docids)
-
-
-def _questions(path: str) -> Iterator[str]:
-    """The questions of a ``.csv`` or ``.tsv`` file."""
-    with reading.open_text(path, "questions") as file:
-        # As DPR reads it.
-        for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
-            if len(row) != 2 or not row[0].strip():
-                raise DenseHNError(
-                    f"{path}:{number}: expected `question<TAB>['answer', …]`, got "
-                    f"{len(row)} columns or no question"
-                )
-            yield row[0]

@@ -20,13 +20,20 @@ def documents(path: Path) -> Iterator[tuple[str, str, str]]:
         DenseHNError: broken JSON, an empty line, an id or contents that are missing or
             of another type.
     """
-    if reading.kind(path) == ".json":
-        found = reading.objects(path, "corpus")
-    else:
-        lines = reading.lines(path, "corpus")
-        found = ((where, reading.parsed(line, where)) for where, line in lines)
-    for where, document in found:
+    for where, document in objects(path):
         yield where, *_checked(document, where)
+
+
+def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (``file:line``, JSON object) of every document, whatever it holds.
+
+    Raises:
+        DenseHNError: broken JSON, an empty line.
+    """
+    if reading.kind(path) == ".json":
+        return reading.objects(path, "corpus")
+    lines = reading.lines(path, "corpus")
+    return ((where, reading.parsed(line, where)) for where, line in lines)
 
 
 def _checked(document: dict[str, Any], where: str) -> tuple[str, str]:

@@ -29,10 +29,13 @@ def documents(path: Path) -> Iterator[tuple[str, str, str]]:
         DenseHNError: a first line of no known format, a line with another number of
             columns, broken quotes.
     """
-    with reading.open_text(path, "corpus") as file:
-        first = file.readline().rstrip("\r\n").split("\t")
+    first = _first(path)
     if first == DPR:
-        return _passages(path)
+        found = titled(path)
+        return (
+            (where, docid, f"{title} {text}".strip())
+            for where, docid, title, text in found
+        )
     if len(first) not in MS_MARCO:
         raise DenseHNError(
             f"{path}:1: {len(first)} columns, no known corpus; expected "
@@ -40,6 +43,17 @@ def documents(path: Path) -> Iterator[tuple[str, str, str]]:
             f"the header `{'<TAB>'.join(DPR)}` (DPR)"
         )
     return _ms_marco(path, len(first))
+
+
+def has_titles(path: Path) -> bool:
+    """Whether it is a file for :func:`titled`: DPR's."""
+    return _first(path) == DPR
+
+
+def _first(path: Path) -> list[str]:
+    """The columns of the first line."""
+    with reading.open_text(path, "corpus") as file:
+        return file.readline().rstrip("\r\n").split("\t")
 
 
 def _ms_marco(path: Path, number: int) -> Iterator[tuple[str, str, str]]:
@@ -61,7 +75,12 @@ def ms_marco_document(url: str, title: str, body: str) -> str:
     return f"{url}<sep>{title}<sep>{body}"[:LONGEST]
 
 
-def _passages(path: Path) -> Iterator[tuple[str, str, str]]:
+def titled(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (``file:line``, docid, title, text) of every passage of DPR's.
+
+    Raises:
+        DenseHNError: as :func:`documents`.
+    """
     with reading.open_text(path, "corpus") as file:
         # As DPR reads it.
         rows = csv.reader(file, delimiter="\t")
@@ -75,7 +94,7 @@ def _passages(path: Path) -> Iterator[tuple[str, str, str]]:
                         f"{where}: {len(row)} columns; expected `{'<TAB>'.join(DPR)}`"
                     )
                 docid, text, title = row
-                yield where, docid, f"{title} {text}".strip()
+                yield where, docid, title, text
                 line = rows.line_num + 1
         except csv.Error as error:
             raise DenseHNError(

@@ -1,6 +1,7 @@
-"""Score TREC runs against qrels, as `trec_eval -c` does, and compare them.
+"""Score TREC runs against qrels, as `trec_eval -c` does, or by answers, and compare them.
 
 python -m dense_hn.evaluate --qrels qrels.txt runs/bm25.txt runs/star.txt …
+python -m dense_hn.evaluate --answers nq-test.qa.csv --corpus psgs_w100.tsv.gz runs/dpr.txt
 
 Measures are named as ir_measures names them (quote the brackets in a shell): RR, nDCG,
 MAP or AP, R, P, Success and Judged, with a cut (RR@10; R, P, Success and Judged need
@@ -12,16 +13,31 @@ as in RR(rel=2)@10). What is reported on:
   TREC DL passages           nDCG@10 'RR(rel=2)@10' 'MAP(rel=2)' 'R(rel=2)@100'
                              'R(rel=2)@1000'
   BEIR                       nDCG@10 R@100
+  open-domain QA             Answer@20 Answer@100
+
+Answer@k is top-k accuracy, the share of topics with an answer in the text of their first k
+hits, as DPR counts it. It needs --answers and --corpus, and no qrels; where these are
+given, it is for their topics.
 """
 
+import argparse
 import csv
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
+from dense_hn.answers import accuracy
+from dense_hn.answers.arguments import add_arguments
+from dense_hn.answers.files import read_answers
+from dense_hn.answers.match import Finder, finders, searchable
+from dense_hn.answers.passages import read_passages
 from dense_hn.evaluate import measures, significance, table
 from dense_hn.files import whole_file
 from dense_hn.names import unknown
+
+log = logging.getLogger("dense_hn")
 
 
 def name_runs(paths: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -71,15 +87,91 @@ def write_per_query(path: str | Path, runs: Sequence[measures.Scored]) -> None:
                 writer.writerow([qid, run.name, *values])
 
 
+def divide(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The measures that qrels give, and those that answers give.
+
+    Raises:
+        DenseHNError: a measure that is none, or whose files are not named; files without
+            a measure that needs them.
+    """
+    names = args.measures or [
+        *(measures.DEFAULT if args.qrels else ()),
+        *(accuracy.DEFAULT if args.answers else ()),
+    ]
+    if not names:
+        raise DenseHNError("name --qrels, --answers with --corpus, or both")
+    by_answers = [name for name in names if args.answers and accuracy.is_accuracy(name)]
+    by_qrels = [name for name in names if name not in by_answers]
+    for name in by_qrels:
+        measures.parse(name)
+    for name in by_answers:
+        accuracy.cut(name)
+    if by_qrels and not args.qrels:
+        raise DenseHNError(f"measure {by_qrels[0]}: it needs --qrels")
+    if args.answers and not by_answers:
+        raise DenseHNError("--answers: add Answer@20, or another cut, to --measures")
+    if bool(args.answers) != bool(args.corpus):
+        raise DenseHNError("--answers and --corpus: name both, or neither")
+    if not args.answers and (args.split or args.regex):
+        raise DenseHNError("--split and --regex say how --answers are read; name those")
+    return by_qrels, by_answers
+
+
+def add_accuracy(
+    runs: Sequence[measures.Scored],
+    first: Sequence[Mapping[str, Sequence[str]]],
+    qrels: trec.Qrels,
+    found: Mapping[str, Finder],
+    names: Sequence[str],
+    args: argparse.Namespace,
+) -> list[measures.Scored]:
+    """The runs with their top-k accuracies.
+
+    Args:
+        runs: in the order of the command line.
+        first: hits of each, see accuracy.first_hits.
+        qrels: of all topics; without judgements where there are none.
+        found: finders of all topics.
+        names: of the accuracies.
+        args: the command line.
+
+    Raises:
+        DenseHNError: a corpus that cannot be read, or that lacks a hit or a relevant
+            passage.
+    """
+    relevant = {qid: trec.positives(qrels, qid) for qid in found}
+    wanted = set().union(*relevant.values())
+    for hits in first:
+        wanted.update(*hits.values())
+    passages = read_passages(args.corpus, wanted)
+    for hits, path in zip((*first, relevant), (*args.runs, args.qrels), strict=True):
+        rows = {qid: dict.fromkeys(docids) for qid, docids in hits.items()}
+        trec.require_known(rows, passages, path, args.corpus)
+    texts = {
+        docid: searchable(passage.text, args.regex)
+        for docid, passage in passages.items()
+    }
+    if args.qrels:
+        log.info(
+            "%s: %d of %d topics have an answer in a relevant passage",
+            *(args.answers, accuracy.answerable(qrels, found, texts), len(found)),
+        )
+    return [
+        replace(run, values=run.values | accuracy.accuracy(hits, found, texts, names))
+        for run, hits in zip(runs, first, strict=True)
+    ]
+
+
 def main() -> None:
     """Score runs from the command line."""
     parser = cli.parser("dense_hn.evaluate", __doc__)
-    parser.add_argument("--qrels", required=True, help="TREC's or BEIR's")
+    parser.add_argument("--qrels", metavar="FILE", help="TREC's or BEIR's")
+    add_arguments(parser, required=False)
     parser.add_argument(
         "--measures",
         nargs="+",
-        default=measures.DEFAULT,
-        help=f"default: {' '.join(measures.DEFAULT)}",
+        help=f"default: {' '.join(measures.DEFAULT)} with --qrels, "
+        f"{' '.join(accuracy.DEFAULT)} with --answers",
     )
     parser.add_argument("--names", nargs="+", default=(), help="of the runs, in order")
     parser.add_argument(
@@ -106,8 +198,7 @@ def main() -> None:
             "no runs: name them before --measures and --names, which take all that "
             "follows them"
         )
-    for measure in args.measures:
-        measures.parse(measure)
+    by_qrels, by_answers = divide(args)
     names = name_runs(args.runs, args.names)
     if args.baseline is not None and args.baseline not in names:
         raise DenseHNError(f"--baseline: {unknown('run', args.baseline, names)}")
@@ -115,12 +206,22 @@ def main() -> None:
         raise DenseHNError(f"--per_query: {args.per_query} is a folder; name a file")
     if args.per_query:
         require_per_query(args.per_query)
-    qrels = trec.read_qrels(args.qrels)
+    asked = read_answers(args.answers, args.split) if args.answers else {}
+    qrels = trec.read_qrels(args.qrels) if args.qrels else {qid: {} for qid in asked}
+    named_by = args.qrels or args.answers
+    found = {}
+    if by_answers:
+        found = finders(asked, qrels, named_by, args.answers, args.regex)
+    depth = max(map(accuracy.cut, by_answers), default=0)
+    runs, first = [], []
     # One after another: a run of MS MARCO takes a gigabyte.
-    runs = [
-        measures.score(name, qrels, trec.read_run(path), args.measures)
-        for name, path in zip(names, args.runs, strict=True)
-    ]
+    for name, path in zip(names, args.runs, strict=True):
+        run = trec.read_run(path)
+        source = "qrels" if args.qrels else "answers"
+        runs.append(measures.score(name, qrels, run, by_qrels, source))
+        first.append(accuracy.first_hits(run, qrels, depth))
+    if by_answers:
+        runs = add_accuracy(runs, first, qrels, found, by_answers, args)
     if args.per_query:
         write_per_query(args.per_query, runs)
     compared = significance.compare(runs, args.test, args.baseline)

@@ -88,6 +88,11 @@ def parse(name: str) -> Measure:
             "1 and each part if wanted, such as RR@10, MAP, R(rel=2)@100"
         )
     family, level, cut = match.groups()
+    if family == "Answer":
+        raise DenseHNError(
+            f"measure {name}: it needs answers, which `python -m dense_hn.evaluate "
+            "--answers FILE --corpus PATH` takes; leave it out here"
+        )
     if family not in FAMILIES:
         raise DenseHNError(unknown("measure", family, FAMILIES))
     if level and FAMILIES[family].no_level:
@@ -172,6 +177,7 @@ def score(
     qrels: Mapping[str, Mapping[str, int]],
     run: Mapping[str, Mapping[str, float]],
     names: Sequence[str],
+    named_by: str = "qrels",
 ) -> Scored:
     """Score a run, and say which topics are in the run or in the qrels alone.
 
@@ -180,26 +186,29 @@ def score(
         qrels: as in :func:`per_query`.
         run: as there.
         names: as there.
+        named_by: what ``qrels`` were made of, for messages: qrels, or answers, where they
+            say no more than what is asked.
 
     Raises:
         DenseHNError: as :func:`parse`; a run without any judged topic.
     """
+    what = {"qrels": "judged", "answers": "answered"}[named_by]
     missing = [qid for qid in qrels if qid not in run]
     unjudged = [qid for qid in run if qid not in qrels]
     if len(missing) == len(qrels):
         raise DenseHNError(
-            f"{name}: none of the {len(qrels)} judged topics is in the run; name "
-            "the run and the qrels of the same topics"
+            f"{name}: none of the {len(qrels)} {what} topics is in the run; name "
+            f"the run and the {named_by} of the same topics"
         )
     if missing:
         log.warning(
-            "%s: %d of %d judged topics are not in the run, such as %r; they count with 0",
-            *(name, len(missing), len(qrels), missing[0]),
+            "%s: %d of %d %s topics are not in the run, such as %r; they count with 0",
+            *(name, len(missing), len(qrels), what, missing[0]),
         )
     if unjudged:
         log.info(
-            "%s: %d of %d topics of the run are not judged, such as %r; they are ignored",
-            *(name, len(unjudged), len(run), unjudged[0]),
+            "%s: %d of %d topics of the run are not %s, such as %r; they are ignored",
+            *(name, len(unjudged), len(run), what, unjudged[0]),
         )
     return Scored(
         name=name,

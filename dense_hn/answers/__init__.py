@@ -1,0 +1,1 @@
+"""Open-domain question answering: which passages hold an answer, as DPR counts it."""

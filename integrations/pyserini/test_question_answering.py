@@ -1,0 +1,73 @@
+"""question-answering.md's commands for Natural Questions, as written, on small files."""
+
+import gzip
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from replay import run_here
+
+from dense_hn import trec
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+
+PAGE = Path(__file__).with_name("question-answering.md")
+
+
+def commands() -> list[list[str]]:
+    """The words of every command in the block, without `python -m`."""
+    block = PAGE.read_text().partition("## Natural Questions")[2].split("```")[1]
+    return [shlex.split(line)[2:] for line in block.strip().splitlines()]
+
+
+def test_every_command(tmp_path, bert, corpus, topics, qrels, monkeypatch, capsys):
+    """The answer to `where is a lamp , red` is `Red Lamp`, which one passage holds."""
+    encoder = DenseEncoder.load(str(bert))
+    work = tmp_path / "work" / "nq"
+    encoder.save(work / "models" / "adore")
+    encoder.save(work / "models" / "star")
+    encode_corpus(encoder, corpus, work / "vectors" / "star")
+    called = {f"test-{n}": text for n, text in enumerate(topics.values())}
+    trec.write_topics(work / "collection" / "topics.test.tsv", called)
+    rows = [f'{docid}\t"{text}"\t{docid}\n' for docid, text in corpus.items()]
+    (tmp_path / "psgs_w100.tsv.gz").write_bytes(
+        gzip.compress("".join(["id\ttext\ttitle\n", *rows]).encode())
+    )
+    relevant = [next(iter(judged)) for judged in qrels.values()]
+    rows = [
+        f"{text}\t{[docid.replace('-', ' ').title(), 'no such']!r}\n"
+        for text, docid in zip(topics.values(), relevant, strict=True)
+    ]
+    (tmp_path / "nq-test.qa.csv").write_text("".join(rows))
+    monkeypatch.chdir(tmp_path)
+
+    *ours, (module, *arguments) = commands()
+    assert len(ours) == 4
+    for name, *words in ours:
+        run_here(name, words)
+    head, *rows, note = capsys.readouterr().out.splitlines()
+    assert head.split() == ["Answer@1", "Answer@5", "Answer@20", "Answer@100"]
+    assert note.startswith("24 topics.")
+    for row, name in zip(rows, ("star.test", "adore.test"), strict=True):
+        run = trec.read_run(f"runs/nq/{name}.txt")
+        ranks = [
+            trec.ranked(run[qid]).index(docid)
+            for qid, docid in zip(called, relevant, strict=True)
+            if docid in run[qid]
+        ]
+        expected = [sum(rank < k for rank in ranks) / 24 for k in (1, 5, 20, 100)]
+        values = [float(word) for word in row.split()[1:] if word[0] in "01"]
+        assert values == pytest.approx(expected, abs=5.1e-5)
+    assert 0 < values[0] < values[1]
+
+    assert module == "pyserini.eval.evaluate_dpr_retrieval"
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    theirs = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert theirs == values
