@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers import set_seed
 
@@ -464,6 +465,10 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     if args.train_centroids:
         # Checkpoints and the optimiser have what is the encoder's.
         encoder.add_module("codes", codes)
+        # Each process has their whole gradient, and DDP knows only what forward uses.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            encoder, ["codes.centroids"]
+        )
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
     dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn)
     trainer = AdoreTrainer(
