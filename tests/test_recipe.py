@@ -36,7 +36,7 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ),
         (
             "zzz: {}\n",
-            "there are collection, encoder, bm25, evaluate, warmup, star, adore",
+            "there are collection, encoder, bm25, evaluate, warmup, star, adore, dynamic",
         ),
         ("new: {method: adoer}\n", "new: unknown method 'adoer'; did you .* 'adore'"),
         ("star: {from: adore}\nadore: {}\n", "star: from: unknown .* 'adore'; there"),

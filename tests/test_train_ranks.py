@@ -96,6 +96,7 @@ def run(words, timeout=300):
         ("star", {"random_per_query": 1, **EVALUATE}),
         ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
         ("adore", {"random_per_query": 2, "judged_only": True, **EVALUATE}),
+        ("dynamic", {"dynamic_hits": 10, "slice_passages": 5}),
         # 256 passages make a codebook.
         ("adore", {"form": "pq", "pq_m": 4, "train_centroids": True, **EVALUATE}),
     ],

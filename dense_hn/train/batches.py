@@ -107,7 +107,7 @@ class JointCollator:
         self._docids = corpus.docids
         self._tokens = tokens_of(encoder, corpus, "passage", passage_length)
         self._query_length = query_length
-        self._excluded = excluded
+        self.excluded = excluded
         self._in_batch = in_batch
         self._teacher = teacher
 
@@ -123,6 +123,20 @@ class JointCollator:
         excludes. With a teacher, ``teacher`` [B, M] holds its scores, NaN where it has
         none.
         """
+        return self.queries(items) | self.passages(items)
+
+    def queries(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Of that, ``qids`` and ``queries``, and the items as ``items``."""
+        texts = [text for item in items for text in item["topics"].values()]
+        tokens = self._encoder.tokenize(ranks.own(texts), "query", self._query_length)
+        return {
+            "items": items,
+            "qids": [qid for item in items for qid in item["topics"]],
+            "queries": self._encoder.batch(tokens),
+        }
+
+    def passages(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Of that, everything else."""
         docids, owners, kinds = [], [], []
         for kind in ("positive", "hard", "random"):
             for number, item in enumerate(items):
@@ -131,7 +145,6 @@ class JointCollator:
                 owners += [number] * len(brought)
                 kinds += [kind] * len(brought)
         qids = [qid for item in items for qid in item["topics"]]
-        texts = [text for item in items for text in item["topics"].values()]
         # The positive of item n stands in column n.
         positive = torch.tensor([n for n, i in enumerate(items) for _ in i["topics"]])
         left = torch.ones(len(qids), len(docids), dtype=torch.bool)
@@ -139,20 +152,17 @@ class JointCollator:
         for column, docid in enumerate(docids):
             columns.setdefault(docid, []).append(column)
         for row, qid in enumerate(qids):
-            for docid in columns.keys() & self._excluded[qid]:
+            for docid in columns.keys() & self.excluded[qid]:
                 left[row, columns[docid]] = False
         own = positive[:, None] == torch.tensor(owners)
         hard = own & torch.tensor([kind == "hard" for kind in kinds])
         random = own & torch.tensor([kind == "random" for kind in kinds])
         if self._in_batch:
             random = random | ~own
-        texts, shown = ranks.own(texts), ranks.own(docids)
-        queries = self._encoder.tokenize(texts, "query", self._query_length)
-        passages = [self._tokens[row] for row in self._docids.rows(shown)]
+        shown = self._docids.rows(ranks.own(docids))
+        passages = [self._tokens[row] for row in shown]
         batch = {
-            "qids": qids,
             "docids": docids,
-            "queries": self._encoder.batch(queries),
             "passages": self._encoder.batch(passages),
             "positive": positive,
             "hard": hard & left,

@@ -9,7 +9,7 @@ this, with other defaults.
 Source: arXiv 2104.08051, section 5.1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -58,19 +58,26 @@ class JointTrainer(DenseTrainer):
             queries = ranks.gather(model(**inputs["queries"]), number)
             passages = ranks.gather(model(**inputs["passages"]), len(docids))
         with costs.part("loss"):
-            scores = self.model.settings.scale * queries @ passages.T
-            positive = _positives_of(scores, inputs)
-            random = self.trusted(
-                IN_BATCH,
-                inputs["random"],
-                scores,
-                positive,
-                inputs["qids"],
-                lambda _, column: docids[column],
-            )
-            self._tell(positive, scores, inputs["hard"], random)
-            loss = self._loss(positive, scores, inputs, random)
+            loss, scores = self.loss_of(queries, passages, inputs)
         return (loss, {"scores": scores}) if return_outputs else loss
+
+    def loss_of(
+        self, queries: Tensor, passages: Tensor, inputs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of vectors [B, D] and [M, D] of a batch, and their scores [B, M]."""
+        docids = inputs["docids"]
+        scores = self.model.settings.scale * queries @ passages.T
+        positive = _positives_of(scores, inputs)
+        random = self.trusted(
+            IN_BATCH,
+            inputs["random"],
+            scores,
+            positive,
+            inputs["qids"],
+            lambda _, column: docids[column],
+        )
+        self._tell(positive, scores, inputs["hard"], random)
+        return self._loss(positive, scores, inputs, random), scores
 
     def _tell(
         self, positive: Tensor, scores: Tensor, hard: Tensor, random: Tensor
@@ -112,18 +119,27 @@ def check(args: JointArguments, training: DenseTrainingArguments) -> None:
             "refresh_steps: the workers of --dataloader_num_workers would not hear of "
             "new negatives; leave it at 0, or give refresh_epochs"
         )
-    alone = not args.negatives and not args.random_per_query
-    if alone and training.per_device_train_batch_size == 1:
+    drawn = args.negatives or args.random_per_query or args.finds_negatives()
+    if not drawn and training.per_device_train_batch_size == 1:
         raise DenseHNError(
             "a batch of one query has no in-batch negatives; raise "
             "--per_device_train_batch_size, or give negatives or random_per_query"
         )
 
 
-def train(args: JointArguments, training: DenseTrainingArguments) -> None:
+def train(
+    args: JointArguments,
+    training: DenseTrainingArguments,
+    make: Callable[..., JointTrainer] | None = None,
+) -> None:
     """Train both sides and write the encoder to ``training.output_dir``.
 
     All input is read and checked before the encoder is loaded.
+
+    Args:
+        args: what to train on.
+        training: transformers' settings.
+        make: supervision, corpus and JointTrainer's arguments to another trainer.
 
     Raises:
         DenseHNError: a file that cannot be read, a docid that is not in the corpus, a
@@ -141,7 +157,7 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
         corpus,
         args.corpus,
         training.seed,
-        alone=not args.in_batch and not args.random_per_query,
+        alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
         scored_only=args.distils(),
     )
     drawn = hard.sources()
@@ -179,7 +195,11 @@ def train(args: JointArguments, training: DenseTrainingArguments) -> None:
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
-    trainer = JointTrainer(
+    if make is None:
+        make = JointTrainer
+    else:
+        make = partial(make, supervision, corpus)
+    trainer = make(
         model=encoder,
         args=training,
         train_dataset=dataset,

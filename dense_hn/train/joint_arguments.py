@@ -74,7 +74,8 @@ class JointArguments(SupervisionArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.negatives or self.random_per_query or self.in_batch):
+        drawn = self.negatives or self.random_per_query or self.finds_negatives()
+        if not (drawn or self.in_batch):
             raise DenseHNError(
                 "there is no source of negatives: give negatives (runs), "
                 "random_per_query, or in_batch"
@@ -104,6 +105,10 @@ class JointArguments(SupervisionArguments):
                 f"star_loss {self.star_loss} needs a teacher's run, and negatives that "
                 "the teacher scored"
             )
+
+    def finds_negatives(self) -> bool:
+        """Whether the training itself looks for some at every step."""
+        return False
 
     def distils(self) -> bool:
         """Whether the loss learns from the teacher's scores."""

@@ -161,6 +161,8 @@ class Pipeline(Places):
             files["index" if self.coded(space) else "vectors"] = self.vectors(space)
             if self.coded(section.name):
                 files["index_output"] = self.index(section.name)
+        elif self._starts_with_vectors(section):
+            files["vectors"] = self.vectors(section.source)
         files = {key: path for key, path in files.items() if key in taken}
         files["output_dir"] = self.model(section.name)
         for key in files:
@@ -190,6 +192,11 @@ class Pipeline(Places):
             evaluates=evaluates,
             arguments=parsed,
         )
+
+    def _starts_with_vectors(self, section: TrainingSection) -> bool:
+        """Whether it trains both sides, and from the vectors that its source makes."""
+        own = self.passages(section.source) == section.source
+        return section.method == "dynamic" and own and not self.coded(section.source)
 
     def _builds_on(self, source: str) -> int:
         """How many trainings there are up to one, itself included; none up to base."""
@@ -302,6 +309,8 @@ class Pipeline(Places):
         after = ["collection", section.source]
         if commands.one_sided(section.method):
             after.append(self._add_encode(self.passages(section.source)))
+        elif self._starts_with_vectors(section):
+            after.append(self._add_encode(section.source))
         if training.evaluates:
             after.append("topics.dev")
         settings = dict(section.settings)

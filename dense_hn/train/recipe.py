@@ -5,7 +5,7 @@ lists them), ``bm25`` and ``evaluate`` take the fields of their classes below,
 ``encoder`` those of EncoderSettings and ``source``. Every other section is a training
 stage, in the order of the file. Its name is the stage's, and it takes
 
-* ``method``: warmup, star or adore; default: the name of the section;
+* ``method``: warmup, star, adore or dynamic; default: the name of the section;
 * ``from``: what it starts from, ``base`` (the encoder as it comes) or an earlier stage;
   default: the stage before it;
 * ``negatives``, and ``teacher`` where the method has one: the systems (bm25, base,
