@@ -94,6 +94,7 @@ def run(words, timeout=300):
         ("star", {"random_per_query": 1, **EVALUATE}),
         ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
         ("adore", {"random_per_query": 2, "judged_only": True, **EVALUATE}),
+        ("cross", {"random_per_query": 1}),
     ],
 )
 def test_gradients_are_those_of_one_process(
