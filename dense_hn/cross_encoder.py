@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -37,6 +38,7 @@ from dense_hn.encoder import (
 from dense_hn.files import whole_folder
 from dense_hn.tokenizer import load_tokenizer
 
+WHAT = "a cross-encoder"
 # By which a folder of ours is known, and may be replaced: what wrote it.
 FILE = "cross_encoder.json"
 # How the classes are called that a checkpoint with a head was saved as.
@@ -88,27 +90,21 @@ class CrossEncoder:
             DenseHNError: no such model, no head, a head of other than one or two labels,
                 a length that the model does not take.
         """
-        path, what = locate(source), "a cross-encoder"
-        with loading(source, what):
-            config = AutoConfig.from_pretrained(path)
-            headless = not any(HEAD in name for name in config.architectures or [])
-            if headless:
-                if seed is None:
-                    raise DenseHNError(
-                        f"{source}: is no cross-encoder (config.json names no …{HEAD}); "
-                        "make one of it with `python -m dense_hn.train cross`"
-                    )
-                config.num_labels = 1
-            if config.num_labels not in (1, 2):
-                raise DenseHNError(
-                    f"{source}: has {config.num_labels} labels; a cross-encoder has one, "
-                    "or two: not relevant, relevant"
-                )
-            tokenizer = load_tokenizer(path, config, "own")
+        config = _config(source)
+        headless = not _has_head(config)
+        if headless and seed is not None:
+            config.num_labels = 1
+        else:
+            require(source)
+        with loading(source, WHAT):
+            tokenizer = load_tokenizer(locate(source), config, "own")
             with torch.random.fork_rng():
                 torch.manual_seed(seed or 0)
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    path, config=config, dtype=torch.float32, output_loading_info=True
+                    locate(source),
+                    config=config,
+                    dtype=torch.float32,
+                    output_loading_info=True,
                 )
         if report["missing_keys"] and not headless:
             raise DenseHNError(
@@ -190,6 +186,37 @@ class CrossEncoder:
             facts = {"dense_hn": __version__, "command": provenance.command()}
             text = json.dumps(facts, indent=2)
             (partial_folder / FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def require(source: str) -> None:
+    """Check what config.json says, before anything is loaded.
+
+    Args:
+        source: as CrossEncoder.load's.
+
+    Raises:
+        DenseHNError: no such model, no head, a head of other than one or two labels.
+    """
+    config = _config(source)
+    if not _has_head(config):
+        raise DenseHNError(
+            f"{source}: is no cross-encoder (config.json names no …{HEAD}); make one of it "
+            "with `python -m dense_hn.train cross`"
+        )
+    if config.num_labels not in (1, 2):
+        raise DenseHNError(
+            f"{source}: has {config.num_labels} labels; a cross-encoder has one, or two: "
+            "not relevant, relevant"
+        )
+
+
+def _config(source: str) -> PreTrainedConfig:
+    with loading(source, WHAT):
+        return AutoConfig.from_pretrained(locate(source))
+
+
+def _has_head(config: PreTrainedConfig) -> bool:
+    return any(HEAD in name for name in config.architectures or [])
 
 
 def _scores(model: nn.Module, one: Mapping[str, Tensor]) -> Tensor:

@@ -130,8 +130,7 @@ def rerank(
             given twice, several depths for a teacher, half precision without a GPU, a
             file in the run's place that is none.
     """
-    if min(depths, default=1) < 1 or len({*depths}) < len(depths):
-        raise DenseHNError(f"--depth is {depths}: numbers from 1, each once")
+    require_depths(depths)
     if qrels_path and len(depths) > 1:
         raise DenseHNError("--qrels makes the run of one teacher; give one --depth")
     if half and cross.model.device.type == "cpu":
@@ -216,6 +215,66 @@ def rerank(
     if not rank:
         for depth, path in missing.items():
             provenance.record(path, {**made_from, "depth": depth}, spent.facts())
+
+
+def rerank_together(
+    cross: CrossEncoder,
+    runs: Mapping[str, trec.Run],
+    topics_path: str | Path,
+    corpus_path: str | Path,
+    depths: Sequence[int],
+    scores_path: Path,
+    half: str | None = None,
+) -> Iterator[tuple[str, int, trec.Run]]:
+    """Re-rank several systems, whose common pairs are scored once.
+
+    Args:
+        cross: scores pairs.
+        runs: of the systems, by name.
+        topics_path: as :func:`rerank`'s.
+        corpus_path: as there.
+        depths: one at least.
+        scores_path: run of all that is scored, from which a stopped call goes on; beside
+            it, ``NAME-pairs`` says what that is.
+        half: as :func:`score`'s.
+
+    Returns:
+        (name, depth, re-ranked run), as :func:`reordered` makes it.
+
+    Raises:
+        DenseHNError: as :func:`rerank`, before the first.
+    """
+    require_depths(depths)
+    wanted: dict[str, dict[str, None]] = {}
+    for run in runs.values():
+        for qid, hits in run.items():
+            first = dict.fromkeys(trec.ranked(hits)[: max(depths)])
+            wanted[qid] = wanted.get(qid, {}) | first
+    pairs = scores_path.with_name(f"{scores_path.stem}-pairs{scores_path.suffix}")
+    trec.write_run(
+        pairs,
+        (
+            (qid, {docid: -float(n) for n, docid in enumerate(docids)})
+            for qid, docids in wanted.items()
+        ),
+        "pairs",
+    )
+    rerank(cross, pairs, topics_path, corpus_path, scores_path, half=half)
+    scores = trec.read_run(scores_path)
+    for name, run in runs.items():
+        for depth in depths:
+            new = {q: reordered(hits, scores[q], depth) for q, hits in run.items()}
+            yield name, depth, new
+
+
+def require_depths(depths: Sequence[int]) -> None:
+    """Check that these are ranks, each once.
+
+    Raises:
+        DenseHNError: they are not.
+    """
+    if min(depths, default=1) < 1 or len({*depths}) < len(depths):
+        raise DenseHNError(f"the depths are {[*depths]}: numbers from 1, each once")
 
 
 def output_of(output: str | Path, depth: int) -> Path:

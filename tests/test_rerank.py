@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dense_hn import DenseHNError, cross_encoder, rerank, trec
 from dense_hn.cross_encoder import CrossEncoder
-from dense_hn.train import arguments, commands
+from dense_hn.train import arguments, commands, recipe
+from dense_hn.train.pipeline import Pipeline
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 
@@ -510,3 +511,90 @@ def test_a_folder_of_ours_is_replaced_and_says_what_wrote_it(one_label, tmp_path
         cross.save(tmp_path / "out")
     assert "command" in json.loads((tmp_path / "out" / cross_encoder.FILE).read_text())
     assert CrossEncoder.load(str(tmp_path / "out")).digest() == cross.digest()
+
+
+def recipe_of(tmp_path, split_folder, bert, section):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"collection: {{folder: {split_folder}}}\nencoder: {{source: {bert}}}\n"
+        f"evaluate: {{hits: 20, measures: [RR@10]}}\nrerank: {section}\n"
+    )
+    return recipe.read(str(path))
+
+
+def test_a_recipe_has_rows_of_reranked_systems(
+    one_label, bert, split_folder, run, topics, corpus, tmp_path, monkeypatch
+):
+    """The stages `rerank` and `evaluate`, on runs that stand in for the searches."""
+    section = f"{{model: {one_label}, depths: [1, 4]}}"
+    read = recipe_of(tmp_path, split_folder, bert, section)
+    pipeline = Pipeline(read, tmp_path)
+    test = list(topics)[18:]
+    for name, part in (("bm25", 0), ("base", 7)):
+        hits = {q: dict(list(run[q].items())[part:]) for q in test}
+        trec.write_run(pipeline.hits(name, "test"), hits, name)
+    asked = []
+    batch = CrossEncoder.batch
+    monkeypatch.setattr(
+        CrossEncoder,
+        "batch",
+        lambda self, pairs: asked.extend(pairs) or batch(self, pairs),
+    )
+    stages = pipeline.ledger.stages
+    assert stages["rerank"].after == [
+        "collection",
+        "topics.test",
+        "bm25.test",
+        "base.test",
+    ]
+    assert "rerank" in stages["evaluate"].after
+    stages["rerank"].work()
+    assert len(asked) == len(set(asked)) == 6 * 8
+    assert all(path.is_file() for path in stages["rerank"].outputs)
+    stages["evaluate"].work()
+    rows = [line.split()[0] for line in pipeline.table.read_text().splitlines()[1:-1]]
+    assert rows == ["BM25", "untrained", "bm25@1", "bm25@4", "base@1", "base@4"]
+
+    single = tmp_path / "single"
+    where = pipeline.hits("base", "test"), pipeline.topics("test"), pipeline.corpus
+    rerank.rerank(CrossEncoder.load(str(one_label)), *where, single, [4], tag="base@4")
+    assert single.read_bytes() == pipeline.hits("base@4", "test").read_bytes()
+
+    # It comes back as it was, and other weights are another stage.
+    (tmp_path / "again.yaml").write_text(recipe.as_yaml(read))
+    assert recipe.read(str(tmp_path / "again.yaml")).rerank == read.rerank
+    other = changed(tmp_path / "other", one_label, hidden_act="relu")
+    changes = (
+        [f"rerank.model={other}"],
+        ["rerank.depths=[4]"],
+        ["rerank.systems=[bm25]"],
+    )
+    for change in changes:
+        new = Pipeline(recipe.read(str(tmp_path / "small.yaml"), change), tmp_path)
+        assert new.ledger.stages["rerank"].key != stages["rerank"].key
+        assert new.ledger.stages["bm25.test"].key == stages["bm25.test"].key
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{systems: [bm25]}", "rerank: model is missing"),
+        ("{model: BERT}", "is no cross-encoder"),
+        ("{model: ./nowhere}", "no such encoder folder"),
+        ("{model: CROSS, systems: [bn25]}", "rerank: unknown .* 'bn25'; did you"),
+        ("{model: CROSS, depths: [0]}", "numbers from 1, each once"),
+        ("{model: CROSS, depth: [5]}", "unknown setting 'depth'; did you mean"),
+    ],
+)
+def test_a_section_that_cannot_be_is_refused(
+    section, message, one_label, bert, split_folder, tmp_path
+):
+    section = section.replace("BERT", str(bert)).replace("CROSS", str(one_label))
+    with pytest.raises(DenseHNError, match=message):
+        Pipeline(recipe_of(tmp_path, split_folder, bert, section), tmp_path)
+
+
+def test_without_the_section_a_recipe_is_as_it_was(bert, split_folder, tmp_path):
+    read = recipe_of(tmp_path, split_folder, bert, "{}")
+    assert "rerank" not in Pipeline(read, tmp_path).ledger.stages
+    assert "rerank" not in recipe.as_yaml(read)

@@ -22,25 +22,12 @@ from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.evaluate import measures, significance
 from dense_hn.evaluate.table import chance
 from dense_hn.files import whole_file
-from dense_hn.rerank import add_model, output_of, reordered, rerank
+from dense_hn.rerank import add_model, output_of, rerank_together
 
 MEASURES = ("nDCG@10", "RR@10")
 SEED = 42
 # Of a system by measure, a row of topics' values a column: the first stage, and each depth.
 Values = dict[str, dict[str, list[np.ndarray]]]
-
-
-def union(runs: Mapping[str, trec.Run], topics: Sequence[str], depth: int) -> trec.Run:
-    """The documents that are among the first ``depth`` hits of any run, in that order."""
-    merged: trec.Run = {}
-    for qid in topics:
-        listed = [
-            d for run in runs.values() for d in trec.ranked(run.get(qid, {}))[:depth]
-        ]
-        hits = {docid: -float(n) for n, docid in enumerate(dict.fromkeys(listed))}
-        if hits:
-            merged[qid] = hits
-    return merged
 
 
 def cascade(args: argparse.Namespace) -> None:
@@ -65,29 +52,29 @@ def cascade(args: argparse.Namespace) -> None:
     for name, run in runs.items():
         trec.tell_uncovered(dict.fromkeys(chosen, ""), run, args.topics, name, "hit")
 
-    asked, merged = args.output / "topics.tsv", args.output / "union.txt"
-    scored = args.output / "scores.txt"
+    asked = args.output / "topics.tsv"
     trec.write_topics(asked, {qid: topics[qid] for qid in chosen})
-    trec.write_run(merged, union(runs, chosen, depths[-1]), "union")
-    cross = CrossEncoder.load(args.model, args.length)
-    rerank(cross, merged, asked, args.corpus, scored, tag="cross", half=args.half)
-    scores = trec.read_run(scored)
-
     own = {qid: qrels[qid] for qid in chosen}
-    values: Values = {}
-    for name, run in runs.items():
-        first = {qid: run[qid] for qid in chosen if qid in run}
-        stages = {args.output / f"{name}.txt": first}
-        for depth in depths:
-            stages[output_of(args.output / f"{name}.txt", depth)] = {
-                qid: reordered(hits, scores[qid], depth) for qid, hits in first.items()
-            }
-        values[name] = {measure: [] for measure in MEASURES}
-        for path, stage in stages.items():
-            trec.write_run(path, stage, name)
-            found = measures.per_query(own, trec.read_run(path), MEASURES)
-            for measure, column in values[name].items():
-                column.append(np.array(list(found[measure].values())))
+    first = {
+        name: {qid: run[qid] for qid in chosen if qid in run}
+        for name, run in runs.items()
+    }
+    values: Values = {name: {measure: [] for measure in MEASURES} for name in runs}
+
+    def keep(name: str, path: Path, run: trec.Run) -> None:
+        trec.write_run(path, run, name)
+        found = measures.per_query(own, trec.read_run(path), MEASURES)
+        for measure, columns in values[name].items():
+            columns.append(np.array(list(found[measure].values())))
+
+    for name, run in first.items():
+        keep(name, args.output / f"{name}.txt", run)
+    cross = CrossEncoder.load(args.model, args.length)
+    scores = args.output / "scores.txt"
+    for name, depth, run in rerank_together(
+        cross, first, asked, args.corpus, depths, scores, args.half
+    ):
+        keep(name, output_of(args.output / f"{name}.txt", depth), run)
     text = page(values, depths, len(chosen))
     with whole_file(args.output / "table.md") as partial:
         partial.write_text(f"{text}\n", encoding="utf-8")

