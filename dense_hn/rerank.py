@@ -128,7 +128,7 @@ def rerank(
         DenseHNError: before anything is scored: a file that cannot be read, a topic of
             the run without a text, a docid that is not in the corpus, a depth below 1 or
             given twice, several depths for a teacher, half precision without a GPU, a
-            file in the run's place that is none.
+            file in the run's place that is none, or that is the run to re-rank.
     """
     require_depths(depths)
     if qrels_path and len(depths) > 1:
@@ -141,6 +141,8 @@ def rerank(
     }
     for path in outputs.values():
         trec.require_no_other(path)
+        if path.resolve() == Path(run_path).resolve():
+            raise DenseHNError(f"{path}: would replace the run that it is made from")
     topics, run = trec.read_topics(topics_path), trec.read_run(run_path)
     trec.require_covered(run, topics, run_path, topics_path, "text")
     trec.tell_uncovered(topics, run, topics_path, run_path, "hit")

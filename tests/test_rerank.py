@@ -272,6 +272,8 @@ def test_broken_input_is_refused_before_anything_is_scored(
         call(cross, files, out, [5, 3], qrels_path=files["qrels"])
     with pytest.raises(DenseHNError, match="--fp16 is for a GPU"):
         call(cross, files, out, [5], half="fp16")
+    with pytest.raises(DenseHNError, match="would replace the run that it is made"):
+        call(cross, files, files["run"], [5])
     (tmp_path / "out-5").write_text("a letter\n")
     with pytest.raises(DenseHNError, match="out-5: is no run"):
         call(cross, files, out, [5, 3])

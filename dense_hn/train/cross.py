@@ -58,7 +58,10 @@ class Arguments(SupervisionArguments):
     )
     length: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a pair, if not as many as the model takes."},
+        metadata={
+            "help": "Tokens of a pair, if not a cross-encoder's own; of another model, as many as "
+            "it takes."
+        },
     )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout, if not the checkpoint's own."}
