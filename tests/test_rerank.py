@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dense_hn import DenseHNError, cross_encoder, rerank, trec
 from dense_hn.cross_encoder import CrossEncoder
+from dense_hn.report import comparison
 from dense_hn.train import arguments, commands, recipe
 from dense_hn.train.pipeline import Pipeline
 
@@ -556,6 +557,10 @@ def test_a_recipe_has_rows_of_reranked_systems(
     stages["evaluate"].work()
     rows = [line.split()[0] for line in pipeline.table.read_text().splitlines()[1:-1]]
     assert rows == ["BM25", "untrained", "bm25@1", "bm25@4", "base@1", "base@4"]
+
+    # The report opens the rows' runs by their names.
+    shown = comparison.compare(pipeline, 2)
+    assert [*shown.values] == rows
 
     single = tmp_path / "single"
     where = pipeline.hits("base", "test"), pipeline.topics("test"), pipeline.corpus
