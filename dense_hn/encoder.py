@@ -132,7 +132,7 @@ class EncoderSettings:
             DenseHNError: no such model; a sentence-transformers folder that does what
                 we cannot.
         """
-        with _loading(source):
+        with loading(source):
             path = cached_file(
                 source, FILE, _raise_exceptions_for_missing_entries=False
             )
@@ -184,9 +184,6 @@ class DenseEncoder(nn.Module):
                 f"{model.config.name_or_path}: the tokenizer has {len(tokenizer)} "
                 f"tokens and the model {vocabulary}; are its tokenizer files missing?"
             )
-        positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is not None and model.config.model_type == "roberta":
-            positions -= model.config.pad_token_id + 1
         padding = model.config.pad_token_id, tokenizer.pad_token_id
         if settings.architecture == "ance" and padding[0] != padding[1]:
             raise DenseHNError(
@@ -195,7 +192,7 @@ class DenseEncoder(nn.Module):
                 "masks it; put the tokenizer's into config.json if the model was trained "
                 "so (as with transformers 2.x, whatever its config said)"
             )
-        self._positions = positions
+        self._positions = positions_of(model.config)
         self.require_room_for(settings.query_length, settings.passage_length)
 
     @classmethod
@@ -214,7 +211,7 @@ class DenseEncoder(nn.Module):
                 that does not fit the model.
         """
         path = locate(source)
-        with _loading(source):
+        with loading(source):
             saved = EncoderSettings.saved(path)
             chosen = EncoderSettings.of(saved | settings)
             if not saved and not settings.keys() & {"architecture", "pooling"}:
@@ -296,7 +293,7 @@ class DenseEncoder(nn.Module):
 
     def tokenized_by(self, kind: Kind, length: int | None = None) -> list[object]:
         """All that :meth:`tokenize` depends on besides the texts, as JSON."""
-        self._reset_tokenizer()
+        reset(self.tokenizer)
         made = self.tokenizer.backend_tokenizer.to_str()
         made = hashlib.sha256(made.encode()).hexdigest()
         return [made, tokenizers.__version__, *self._cut(kind, length)]
@@ -323,21 +320,8 @@ class DenseEncoder(nn.Module):
             ``places`` [B]: where each text is among all of the slices'.
         """
         cached = torch.is_grad_enabled() and self.gradient_cache
-        size = size or cached
-        lengths = np.array([len(row) for row in ids])
-        order = lengths.argsort(kind="stable")
-        if size:
-            ends = range(size, len(order), size)
-        else:
-            ends = _ends(lengths[order].tolist(), SLICE[self.device.type == "cpu"])
-        slices = []
-        for rows in np.split(order, ends):
-            mask = np.arange(lengths[rows[-1]]) < lengths[rows, None]
-            padded = np.full(mask.shape, self.tokenizer.pad_token_id)
-            padded[mask] = np.concatenate([ids[row] for row in rows])
-            one = {"input_ids": padded, "attention_mask": mask.astype(np.int64)}
-            slices.append({name: torch.from_numpy(made) for name, made in one.items()})
-        return {"slices": slices, "places": torch.from_numpy(order.argsort())}
+        tokens, padding = {"input_ids": ids}, {"input_ids": self.tokenizer.pad_token_id}
+        return sliced(tokens, padding, self.device, size or cached)
 
     def forward(self, slices: Sequence[Mapping[str, Tensor]], places: Tensor) -> Tensor:
         """Vectors [B, D], float32, of texts as :meth:`batch` gives them, in their order.
@@ -369,9 +353,7 @@ class DenseEncoder(nn.Module):
 
     def set_dropout(self, probability: float) -> None:
         """Use this dropout in training, instead of the checkpoint's."""
-        for module in self.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = probability
+        set_dropout(self, probability)
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Trade time for memory (called by transformers.Trainer)."""
@@ -387,21 +369,13 @@ class DenseEncoder(nn.Module):
         Two encoders with the same digest give the same vectors; the passages' names
         the vector space.
         """
-        state = hashlib.sha256()
-        for name, weight in sorted(self.model.state_dict().items()):
-            state.update(name.encode())
-            state.update(weight.detach().cpu().contiguous().numpy())
-        self._reset_tokenizer()
-        state.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        shape = [getattr(self.model.config, name, None) for name in SHAPING]
-        state.update(repr(shape).encode())
         ours = self.settings
         length, prefix = (
             getattr(ours, f"{kind}_length"),
             getattr(ours, f"{kind}_prefix"),
         )
-        state.update(repr((ours.pooling, ours.l2_norm, length, prefix)).encode())
-        return state.hexdigest()
+        settings = ours.pooling, ours.l2_norm, length, prefix
+        return digest_of(self.model, self.tokenizer, settings)
 
     def searches(self, passages: str) -> bool:
         """Whether its queries belong to the passages of the encoder with this digest.
@@ -422,17 +396,87 @@ class DenseEncoder(nn.Module):
             self.model.save_pretrained(partial)
             if self.settings.architecture == "ance":
                 torch.save(self.model.state_dict(), partial / "pytorch_model.bin")
-            self._reset_tokenizer()
+            reset(self.tokenizer)
             self.tokenizer.model_max_length = self.settings.query_length
             self.tokenizer.save_pretrained(partial)
             self.tokenizer.backend_tokenizer.model.save(str(partial))
             text = json.dumps(asdict(self.settings), indent=2)
             (partial / FILE).write_text(text + "\n")
 
-    def _reset_tokenizer(self) -> None:
-        """Forget the truncation and padding of the last call, which are its state."""
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self.tokenizer.backend_tokenizer.no_padding()
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Give all of a model's dropout layers this probability."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def reset(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let it forget the truncation and padding of the last call, which are its state."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+
+
+def digest_of(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: object
+) -> str:
+    """SHA-256 of weights, what of the config changes the outcome, tokenizer, settings."""
+    state = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        state.update(name.encode())
+        state.update(weight.detach().cpu().contiguous().numpy())
+    reset(tokenizer)
+    state.update(tokenizer.backend_tokenizer.to_str().encode())
+    shape = [getattr(model.config, name, None) for name in SHAPING]
+    state.update(repr(shape).encode())
+    state.update(repr(settings).encode())
+    return state.hexdigest()
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """The most tokens that a model takes; None where nothing says so."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type == "roberta":
+        positions -= config.pad_token_id + 1
+    return positions
+
+
+def sliced(
+    columns: Mapping[str, Sequence[Sequence[int]]],
+    padding: Mapping[str, int],
+    device: torch.device,
+    size: int | None = None,
+) -> dict[str, Any]:
+    """What goes through a model, cut into slices of similar length.
+
+    Args:
+        columns: what the tokenizer made of B texts, by name, a row each; ``input_ids``
+            among them.
+        padding: what each column is filled up with.
+        device: which the slices shall suit.
+        size: texts of a slice, if not what suits the device.
+
+    Returns:
+        ``slices``: mappings of the columns' names and ``attention_mask`` to [b, L],
+            int64, padded at the end to the longest of the slice;
+        ``places`` [B]: where each text is among all of the slices'.
+    """
+    lengths = np.array([len(row) for row in columns["input_ids"]])
+    order = lengths.argsort(kind="stable")
+    if size:
+        ends = range(size, len(order), size)
+    else:
+        ends = _ends(lengths[order].tolist(), SLICE[device.type == "cpu"])
+    slices = []
+    for rows in np.split(order, ends):
+        mask = np.arange(lengths[rows[-1]]) < lengths[rows, None]
+        one = {}
+        for name, values in columns.items():
+            padded = np.full(mask.shape, padding[name])
+            padded[mask] = np.concatenate([values[row] for row in rows])
+            one[name] = torch.from_numpy(padded)
+        slices.append(one | {"attention_mask": torch.from_numpy(mask.astype(np.int64))})
+    return {"slices": slices, "places": torch.from_numpy(order.argsort())}
 
 
 def _ends(lengths: Sequence[int], tokens: int) -> list[int]:
@@ -446,7 +490,7 @@ def _ends(lengths: Sequence[int], tokens: int) -> list[int]:
 
 
 @contextmanager
-def _loading(source: str) -> Iterator[None]:
+def loading(source: str, what: str = "an encoder") -> Iterator[None]:
     """Say of what transformers raises which encoder cannot be loaded."""
     try:
         yield
@@ -455,10 +499,10 @@ def _loading(source: str) -> Iterator[None]:
     # Of broken files transformers, tokenizers and safetensors raise all kinds.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        what = "cannot be loaded as an encoder"
+        wrong = f"cannot be loaded as {what}"
         if not Path(locate(source)).is_dir():
-            what = "no such folder, nor a model that the hub would give"
-        raise DenseHNError(f"{source}: {what}: {reason}") from error
+            wrong = "no such folder, nor a model that the hub would give"
+        raise DenseHNError(f"{source}: {wrong}: {reason}") from error
 
 
 def _saved_as(path: str) -> set[str]:

@@ -13,7 +13,7 @@ import soak
 from dense_hn import DenseHNError
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.train import adore, arguments, checkpoints, commands, joint
+from dense_hn.train import adore, arguments, checkpoints, commands, cross, joint
 from dense_hn.train.hard_negatives import Refresh
 
 # Several epochs of six steps; a checkpoint after every step.
@@ -28,7 +28,11 @@ SETTINGS = {
     "disable_tqdm": True,
     "use_cpu": True,
 }
-TRAINERS = {"star": joint.JointTrainer, "adore": adore.AdoreTrainer}
+TRAINERS = {
+    "star": joint.JointTrainer,
+    "adore": adore.AdoreTrainer,
+    "cross": cross.CrossTrainer,
+}
 # What a training that goes on cannot know any more.
 FORGOTTEN = ("seconds/", "train_", "hits_as_before", "padding_share")
 
@@ -83,7 +87,7 @@ def made(folder, name):
     return weights, log, (folder / f"{name}.dropped.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["star", "adore"])
+@pytest.mark.parametrize("stage", TRAINERS)
 def test_a_stopped_training_ends_as_if_it_had_not_been(
     stage, argv, tmp_path, monkeypatch
 ):

@@ -36,7 +36,7 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ),
         (
             "zzz: {}\n",
-            "there are collection, encoder, bm25, evaluate, warmup, star, adore, dynamic",
+            "there are .*, evaluate, rerank, warmup, star, adore, dynamic",
         ),
         ("new: {method: adoer}\n", "new: unknown method 'adoer'; did you .* 'adore'"),
         ("star: {from: adore}\nadore: {}\n", "star: from: unknown .* 'adore'; there"),
@@ -112,7 +112,10 @@ def test_a_training_that_is_all_warm_up_is_told_of(tmp_path, caplog):
         (["star.from=star"], "star: from: unknown earlier stage 'star'"),
         (["adore.from=bse"], "'bse'; did you mean 'base'"),
         (["stars.alpha=1"], "--set stars.*unknown section 'stars'; did you .* 'star'"),
-        (["x.y=1"], "there are collection, encoder, bm25, evaluate, star, adore"),
+        (
+            ["x.y=1"],
+            "there are collection, encoder, bm25, evaluate, rerank, star, adore",
+        ),
         (["x=1"], "expected SECTION.KEY=VALUE"),
         (["adore.metric_cut=0"], "metric_cut start at 1"),
         (["adore.gradient_checkpointing=true"], "use --gradient_cache instead"),

@@ -99,6 +99,7 @@ def run(words, timeout=300):
         ("dynamic", {"dynamic_hits": 10, "slice_passages": 5}),
         # 256 passages make a codebook.
         ("adore", {"form": "pq", "pq_m": 4, "train_centroids": True, **EVALUATE}),
+        ("cross", {"random_per_query": 1}),
     ],
 )
 def test_gradients_are_those_of_one_process(

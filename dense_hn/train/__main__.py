@@ -1,8 +1,8 @@
-"""python -m dense_hn.train: a whole recipe, or one training stage.
+"""python -m dense_hn.train: a whole recipe, one training stage, or a cross-encoder.
 
 python -m dense_hn.train quickstart
 python -m dense_hn.train RECIPE.yaml --set star.learning_rate=1e-5
-python -m dense_hn.train warmup|star|adore|dynamic --help   (every TrainingArguments flag works)
+python -m dense_hn.train warmup|star|adore|dynamic|cross --help   (every TrainingArguments flag works)
 """
 
 import os
@@ -17,7 +17,7 @@ from dense_hn.train.pipeline import Pipeline
 
 def main() -> None:
     """Dispatch on the first word."""
-    if sys.argv[1:2] and sys.argv[1] in commands.STAGES:
+    if sys.argv[1:2] and sys.argv[1] in commands.TRAININGS:
         commands.train(sys.argv[1], sys.argv[2:])
         return
     parser = cli.parser("dense_hn.train", __doc__)
@@ -38,7 +38,7 @@ def main() -> None:
     )
     args, left = parser.parse_known_args()
     if left:
-        stage = unknown("stage", args.recipe, commands.STAGES)
+        stage = unknown("stage", args.recipe, commands.TRAININGS)
         raise DenseHNError(f"{left[0]} is no argument of a recipe; or {stage}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DenseHNError(

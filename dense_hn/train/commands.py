@@ -1,11 +1,13 @@
-"""The training stages by name."""
+"""The trainings by name."""
 
 from typing import Any
 
-from dense_hn.train import adore, arguments, dynamic, star, warmup
+from dense_hn.train import adore, arguments, cross, dynamic, star, warmup
 from dense_hn.train.trainer import DenseTrainingArguments
 
+# Those of encoders, which recipes are made of.
 STAGES = {"warmup": warmup, "star": star, "adore": adore, "dynamic": dynamic}
+TRAININGS = {**STAGES, "cross": cross}
 
 
 def one_sided(stage: str) -> bool:
@@ -13,24 +15,24 @@ def one_sided(stage: str) -> bool:
     return stage == "adore"
 
 
-def parse(stage: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
-    """Parse and check what follows `python -m dense_hn.train STAGE`.
+def parse(name: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
+    """Parse and check what follows `python -m dense_hn.train NAME`.
 
     Raises:
         DenseHNError: unknown or missing arguments, values out of range, settings that
             do not go together.
     """
     parsed = arguments.parse(
-        f"dense_hn.train {stage}",
-        [STAGES[stage].Arguments, DenseTrainingArguments],
+        f"dense_hn.train {name}",
+        [TRAININGS[name].Arguments, DenseTrainingArguments],
         argv,
         usage="%(prog)s --FLAG VALUE …",
-        description=STAGES[stage].__doc__.splitlines()[0],
+        description=TRAININGS[name].__doc__.splitlines()[0],
     )
-    STAGES[stage].check(*parsed)
+    TRAININGS[name].check(*parsed)
     return parsed
 
 
-def train(stage: str, argv: list[str]) -> None:
-    """Run one training stage."""
-    STAGES[stage].train(*parse(stage, argv))
+def train(name: str, argv: list[str]) -> None:
+    """Run one training."""
+    TRAININGS[name].train(*parse(name, argv))

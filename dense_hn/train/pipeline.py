@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dense_hn import DenseHNError, bm25, pyserini, trec
+from dense_hn import DenseHNError, bm25, cross_encoder, pyserini, trec
 from dense_hn.collections import sources
 from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
+from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
@@ -22,6 +23,7 @@ from dense_hn.files import digest, require_file, whole_file
 from dense_hn.index import read_vectors
 from dense_hn.mine import mine
 from dense_hn.names import unknown
+from dense_hn.rerank import rerank_together
 from dense_hn.search_command import as_typed, require_plain, search_command
 from dense_hn.train import adore, arguments, card, commands, curves
 from dense_hn.train.ledger import Ledger
@@ -94,6 +96,12 @@ class Pipeline(Places):
         self.splits = [self.split]
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
+        if recipe.rerank.model:
+            cross_encoder.require(recipe.rerank.model)
+        for name in recipe.rerank.systems:
+            if name not in self._scored():
+                known = unknown("system of the table", name, self._scored())
+                raise DenseHNError(f"rerank: {known}")
         self._require_judged([*(["train"] if self.trainings else []), *self.splits])
         self._plan()
 
@@ -213,6 +221,16 @@ class Pipeline(Places):
         untrained = self.recipe.evaluate.untrained
         return [name for name in self._systems() if untrained or name != "base"]
 
+    def _reranked(self) -> dict[str, tuple[str, int]]:
+        """The rows that a cross-encoder makes, and the system and depth of each."""
+        section = self.recipe.rerank
+        systems = section.systems or self._scored()
+        return {
+            f"{name}@{depth}": (name, depth)
+            for name in (systems if section.model else [])
+            for depth in section.depths
+        }
+
     def _evaluated(self) -> list[str]:
         """The stages that are evaluated on the dev topics while they train."""
         return [name for name, one in self.trainings.items() if one.evaluates]
@@ -260,12 +278,25 @@ class Pipeline(Places):
                 [self.index(space)],
                 after=["collection", f"{space}.encode", *self._searchers(space)],
             )
+        scored = [f"{name}.{self.split}" for name in ("topics", *self._scored())]
+        if reranked := self._reranked():
+            runs = [self.hits(name, self.split) for name in reranked]
+            model = _folder_digests(recipe.rerank.model)
+            after = ["collection", *scored]
+            add(
+                "rerank",
+                self._rerank,
+                runs,
+                [asdict(recipe.rerank), model],
+                after=after,
+            )
+            scored.append("rerank")
         add(
             "evaluate",
             self._evaluate,
             [self.table, self.qrels],
             recipe.evaluate.measures,
-            after=[f"{name}.{self.split}" for name in ("topics", *self._scored())],
+            after=scored,
         )
         if self.trainings:
             cards = [self.model(name) / card.FILE for name in self.exported()]
@@ -421,9 +452,7 @@ class Pipeline(Places):
         bm25.mine(index, topics, hits, output, "bm25", section.k1, section.b)
 
     def _base_key(self) -> list:
-        source = Path(locate(self.source))
-        files = sorted(path for path in source.rglob("*") if path.is_file())
-        return [self.source, self.encoder_settings, _digests(files)]
+        return [self.source, self.encoder_settings, _folder_digests(self.source)]
 
     def _base(self) -> None:
         DenseEncoder.load(self.source, **self.encoder_settings).save(self.model("base"))
@@ -455,11 +484,22 @@ class Pipeline(Places):
         with whole_file(self.curves) as partial_file:
             partial_file.write_text(f"{curves.table(measured)}\n", encoding="utf-8")
 
+    def _rerank(self) -> None:
+        systems = [system for system, _ in self._reranked().values()]
+        runs = {name: trec.read_run(self.hits(name, self.split)) for name in systems}
+        section, topics = self.recipe.rerank, self.topics(self.split)
+        cross = CrossEncoder.load(section.model)
+        for name, depth, run in rerank_together(
+            cross, runs, topics, self.corpus, section.depths, self.rerank_scores
+        ):
+            name = f"{name}@{depth}"
+            trec.write_run(self.hits(name, self.split), run, name)
+
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
         runs = []
-        for name in self._scored():
+        for name in [*self._scored(), *self._reranked()]:
             run = trec.read_run(self.hits(name, self.split))
             title = table.UNTRAINED.get(name, name)
             runs.append(
@@ -494,6 +534,12 @@ def _required(field: Field) -> bool:
 
 def _listed(value: object) -> list:
     return value if isinstance(value, list) else [value]
+
+
+def _folder_digests(source: str) -> list[str]:
+    """Of the files of a folder; none of what comes from the hub."""
+    files = sorted(path for path in Path(locate(source)).rglob("*") if path.is_file())
+    return _digests(files)
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

@@ -4,11 +4,13 @@ Under an output folder there are
 
     work/NAME/    NAME.yaml (the recipe as it ran), collection, models/{base,STAGE…} (or
                   ance/{base,STAGE…}, by which Pyserini knows that architecture),
-                  vectors/{base,STAGE…}, indexes/{bm25,STAGE…}, stages.json
+                  vectors/{base,STAGE…}, indexes/{bm25,STAGE…}, rerank (what a
+                  cross-encoder scored), stages.json
     runs/NAME/    a TREC run for each system, the table, and the training curves
     qrels/NAME/   the qrels that the table was scored with
 
-A system is bm25, base or a training stage. Its passage space is the system whose
+A system is bm25, base or a training stage; SYSTEM@DEPTH is one whose first hits were
+re-ranked. Its passage space is the system whose
 passage vectors it searches: itself, or, where a stage trains the query side only, that
 of the stage it starts from; a stage that searches codes (``form``) or trains them makes an
 index, and is a space of its own.
@@ -50,6 +52,7 @@ class Places:
         self.table = self.runs / f"table.{self.split}.txt"
         self.curves = self.runs / "curves.dev.txt"
         self.costs = self.work / "stages.json"
+        self.rerank_scores = self.work / "rerank" / f"{self.split}.txt"
         # The recipe as it ran.
         self.ran = self.work / f"{recipe.name}.yaml"
         # A folder is used as it is; other collections are made.

@@ -1,7 +1,7 @@
 """A recipe: the whole path, from a corpus to scored runs, described in YAML.
 
 ``collection`` names its source (``beir: FOLDER``; python -m dense_hn.collections --help
-lists them), ``bm25`` and ``evaluate`` take the fields of their classes below,
+lists them), ``bm25``, ``evaluate`` and ``rerank`` take the fields of their classes below,
 ``encoder`` those of EncoderSettings and ``source``. Every other section is a training
 stage, in the order of the file. Its name is the stage's, and it takes
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from dense_hn import DenseHNError, bm25
+from dense_hn import DenseHNError, bm25, rerank
 from dense_hn.collections import sources
 from dense_hn.evaluate import measures
 from dense_hn.names import unknown
@@ -80,6 +80,22 @@ class EvaluateSection:
 
 
 @dataclass(kw_only=True, slots=True)
+class RerankSection:
+    """Systems whose first hits a cross-encoder re-ranks, each a row of the table more."""
+
+    # Folder or hub name of the cross-encoder; without one, nothing is re-ranked.
+    model: str | None = None
+    # Of the table; none named: all of them.
+    systems: list[str] = field(default_factory=list)
+    depths: list[int] = field(default_factory=lambda: [100])
+
+    def __post_init__(self) -> None:
+        rerank.require_depths(self.depths)
+        if self.systems and not self.model:
+            raise DenseHNError("rerank: model is missing: a cross-encoder")
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainingSection:
     """A training stage."""
 
@@ -101,6 +117,7 @@ class Recipe:
     encoder: dict[str, Any]
     bm25: Bm25Section
     evaluate: EvaluateSection
+    rerank: RerankSection
     # Training stages in the order of the file.
     stages: list[TrainingSection]
 
@@ -161,6 +178,8 @@ def as_yaml(recipe: Recipe) -> str:
         "bm25": asdict(recipe.bm25),
         "evaluate": asdict(recipe.evaluate),
     }
+    if recipe.rerank.model:
+        sections["rerank"] = asdict(recipe.rerank)
     for stage in recipe.stages:
         given = {"method": stage.method, "from": stage.source}
         sections[stage.name] = given | stage.settings

@@ -16,6 +16,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.training_args import OptimizerNames
 
 from dense_hn import DenseHNError, costs, encoder, files
+from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
 from dense_hn.train import checkpoints
@@ -176,13 +177,14 @@ class DenseTrainingArguments(TrainingArguments):
         # compiles the model in it.
         self.compiled_by, self.torch_compile_backend = self.torch_compile_backend, None
 
-    def require_replaceable(self, source: str) -> None:
+    def require_replaceable(self, source: str, holds: str = encoder.FILE) -> None:
         """Refuse an output folder with other things in it, before the training.
 
         Args:
             source: the encoder that is trained, which must not be replaced.
+            holds: the file that a folder of its kind is known by.
         """
-        files.require_replaceable(self.encoder_dir, encoder.FILE, also="*")
+        files.require_replaceable(self.encoder_dir, holds, also="*")
         encoder.require_apart(source, self.encoder_dir)
 
 
@@ -352,12 +354,14 @@ def board_of(encoder_dir: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.tensorboard")
 
 
-def fit(trainer: DenseTrainer, trained: encoder.DenseEncoder, made: Any) -> None:
+def fit(
+    trainer: DenseTrainer, trained: encoder.DenseEncoder | CrossEncoder, made: Any
+) -> None:
     """Train, and save the encoder where the arguments say, log and costs beside it.
 
     Args:
         trainer: ready to train.
-        trained: the encoder.
+        trained: what it trains.
         made: the stage's arguments, by which a checkpoint is known as this training's.
 
     Raises:
