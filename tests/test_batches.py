@@ -16,6 +16,7 @@ from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train import adore, arguments, commands, joint
+from dense_hn.train.distillation import Distillation
 
 
 @pytest.fixture
@@ -78,7 +79,9 @@ def test_masks_are_what_they_are_defined_to_be(in_batch, bert, corpus, qrels, ex
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("name", ["weighted", "pooled", "infonce", "margin-mse", "kl"])
+@pytest.mark.parametrize(
+    "name", ["weighted", "pooled", "infonce", "margin-mse", "kl", "a tenth of kl"]
+)
 def test_the_joint_loss_equals_a_loop(
     name, shared, bert, corpus, topics, qrels, run, training
 ):
@@ -119,8 +122,21 @@ def test_the_joint_loss_equals_a_loop(
     batch = joint.JointCollator(encoder, Corpus.of(corpus), excluded, teacher=teacher)(
         items
     )
+    told = {
+        "margin-mse": ("margin-mse", 1),
+        "kl": ("kl", 1),
+        "a tenth of kl": ("kl", 0.1),
+    }
+    distillation = None
+    if name in told:
+        kind, weight = told[name]
+        distillation = Distillation(name=kind, weight=weight, scale=2.0)
     trainer = joint.JointTrainer(
-        model=encoder, args=training, star_loss=name, alpha=0.3, teacher_scale=2.0
+        model=encoder,
+        args=training,
+        star_loss="pooled" if name in told else name,
+        alpha=0.3,
+        distillation=distillation,
     )
     encoder.eval()
     with torch.no_grad():
@@ -162,6 +178,7 @@ def test_the_joint_loss_equals_a_loop(
         "infonce": mean(entropies),
         "margin-mse": mean(squares),
         "kl": mean(divergences),
+        "a tenth of kl": 0.9 * mean(hards + randoms) + 0.1 * mean(divergences),
     }
     assert len(hards) >= 10
     assert loss == pytest.approx(expected[name], rel=1e-5)

@@ -245,10 +245,6 @@ def test_it_learns(bert, files, corpus, topics, qrels, tmp_path):
         ({"dynamic_per_query": 11}, "from 1 to dynamic_hits .10. less"),
         ({"dynamic_per_query": 0}, "from 1 to dynamic_hits"),
         ({"slice_steps": 0}, "slice_steps starts at 1"),
-        (
-            {"star_loss": "kl", "teacher": "t", "negatives": "n"},
-            "has no scores for hits",
-        ),
     ],
 )
 def test_impossible_settings_are_refused(bert, files, tmp_path, change, message):

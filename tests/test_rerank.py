@@ -503,7 +503,7 @@ def test_its_scores_teach_an_encoder(loss, bert, files, topics, qrels, tmp_path)
     call(cross, files, teacher, [10], qrels_path=files["qrels"])
     told = trec.read_run(teacher)
     assert all({*qrels[qid]} <= {*told[qid]} for qid in topics)
-    argv = cross_argv(files, bert, tmp_path / "star", star_loss=loss, teacher=teacher)
+    argv = cross_argv(files, bert, tmp_path / "star", distil=loss, teacher=teacher)
     commands.train("star", argv)
     assert (tmp_path / "star" / "model.safetensors").is_file()
 

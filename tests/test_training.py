@@ -253,7 +253,7 @@ def test_training_resumes_from_a_checkpoint(bert, files, tmp_path):
         ({"negatives": []}, "no in-batch negatives"),
         ({"negatives": [], "in_batch": False}, "there is no source of negatives"),
         ({"drop_max_score": -1, "in_batch": False}, "'q0' has no negatives in"),
-        ({"teacher": "other", "star_loss": "kl"}, "docid 'elsewhere' .* is not in"),
+        ({"teacher": "other", "distil": "kl"}, "docid 'elsewhere' .* is not in"),
     ],
 )
 def test_a_training_without_any_pair_is_refused(files, change, message, tmp_path):
@@ -299,7 +299,7 @@ def test_distillation_leaves_out_what_the_teacher_did_not_score(
     del told["q3"]
     told["q5"] = {d: s for d, s in told["q5"].items() if d not in qrels["q5"]}
     trec.write_run(tmp_path / "teacher", told, "t")
-    argv = star_argv(files, bert, tmp_path / "out", star_loss="kl")
+    argv = star_argv(files, bert, tmp_path / "out", distil="kl")
     seen = []
     collate = joint.JointCollator.__call__
     with pytest.MonkeyPatch.context() as patch:
@@ -335,11 +335,16 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"random_per_query": -1}, "random_per_query is -1"),
         ({"alpha": -1}, "alpha is -1.0"),
         ({"alpha": 2, "star_loss": "pooled"}, "alpha is of weighted"),
-        ({"teacher_scale": 2}, "teacher_scale is of margin-mse and kl"),
+        ({"teacher_scale": 2}, "teacher_scale is of distil"),
+        ({"distil_weight": 0.5}, "distil_weight is of distil"),
+        (
+            {"distil": "kl", "teacher": "run", "distil_weight": 0},
+            "distil_weight is 0.0",
+        ),
         ({"relevance_level": 0}, "relevance_level is 0"),
         ({"scale": 0}, "scale is 0.0; it must be above 0"),
         ({"teacher": "run"}, "nothing uses its scores"),
-        ({"star_loss": "kl"}, "kl needs a teacher's run"),
+        ({"distil": "kl"}, "kl needs a teacher's run"),
         ({"drop_max_score": "nan"}, "drop_max_score is nan"),
         ({"learning_rte": 1}, "'learning_rte'; did you mean 'learning_rate'"),
         ({"refresh_steps": 1, "refresh_epochs": 1}, "either refresh_steps or"),

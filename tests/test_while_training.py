@@ -317,7 +317,7 @@ def test_distilling_draws_what_the_teacher_scored_within_the_window(files, corpu
     trec.write_run(teacher, told, "t")
     argv = {name: files[name] for name in ("corpus", "topics", "qrels")}
     argv |= {"encoder": "x", "output_dir": "x", "negatives": files["run"]}
-    argv |= {"negatives_depth": 4, "star_loss": "kl", "teacher": teacher}
+    argv |= {"negatives_depth": 4, "distil": "kl", "teacher": teacher}
     args, _ = commands.parse("star", arguments.argv_of(argv))
     supervision = Supervision(args)
     hard = HardNegatives(args, supervision, corpus, "it", seed=1, scored_only=True)

@@ -55,20 +55,23 @@ from dense_hn.search_command import (
     require_recognised,
     search_command,
 )
+from dense_hn.train.distillation import Distillation, TaughtArguments
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import CodedPassages, WholePassages
-from dense_hn.train.supervision import Supervision, SupervisionArguments
+from dense_hn.train.supervision import Supervision
 from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
 
 DYNAMIC = "hits of the step, by its scores"
+# A row behind all others.
+LAST = torch.iinfo(torch.int64).max
 # As JPQ's authors have it.
 CENTROID_LEARNING_RATE = 1e-4
 
 
 @dataclass(kw_only=True)
-class Arguments(SupervisionArguments):
+class Arguments(TaughtArguments):
     """What ADORE trains on, and how deep it looks."""
 
     encoder: str = field(
@@ -194,8 +197,10 @@ class AdoreDataset(Dataset):
         excluded: Mapping[str, AbstractSet[str]],
         docids: Docids,
         drawn: Sequence[StaticNegatives | RandomNegatives] = (),
+        teacher: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.epoch = 0
+        self._teacher = teacher
         self._drawn = drawn
         self._docids = docids
         self._items = []
@@ -217,8 +222,15 @@ class AdoreDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"number", "qid", "query", "positives", "grades", "suspects", "drawn"}``:
-        the place among the topics, the text, and rows."""
+        the place among the topics, the text, and rows. With a teacher also ``told``: what
+        it scored, rows in increasing order, and the scores."""
         item = self._items[index]
+        if self._teacher is not None:
+            scored = self._teacher.get(item["qid"], {})
+            rows = self._docids.rows(list(scored))
+            order = rows.argsort()
+            scores = np.array(list(scored.values()), np.float32)
+            item = item | {"told": (rows[order].tolist(), scores[order].tolist())}
         docids = [d for s in self._drawn for d in s.draw(item["qid"], self.epoch)]
         rows = self._docids.rows(list(dict.fromkeys(docids)))
         return item | {"number": index, "drawn": rows.tolist()}
@@ -235,12 +247,21 @@ class AdoreCollator:
         """Tokens of B queries (of several processes, of each one's share) and their
         ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
         (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
-        [B, N] those of negatives beside the dynamic ones (both −1 where padded).
+        [B, N] those of negatives beside the dynamic ones (both −1 where padded). With a
+        teacher ``told`` [B, T], rows in increasing order (LAST where padded, and at the
+        end), and ``scores`` [B, T] of them.
         """
         excluded = [item["positives"] + item["suspects"] for item in items]
         texts = own([item["query"] for item in items])
         tokens = self._encoder.tokenize(texts, "query", self._query_length)
-        return {
+        told = {}
+        if "told" in items[0]:
+            # One that is none at the end of each, so that there is a row to look at.
+            rows = [item["told"][0] + [LAST] for item in items]
+            scores = [item["told"][1] + [0] for item in items]
+            told["told"] = _pad(rows, LAST)
+            told["scores"] = _pad(scores, 0, torch.float32)
+        return told | {
             "qids": [item["qid"] for item in items],
             "numbers": torch.tensor([item["number"] for item in items]),
             "queries": self._encoder.batch(tokens),
@@ -251,9 +272,11 @@ class AdoreCollator:
         }
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def _pad(
+    rows: Sequence[Sequence[float]], value: int, kind: torch.dtype = torch.int64
+) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row, dtype=torch.int64) for row in rows],
+        [torch.tensor(row, dtype=kind) for row in rows],
         batch_first=True,
         padding_value=value,
     )
@@ -273,9 +296,11 @@ class AdoreTrainer(DenseTrainer):
         metric: str,
         skip: int = 0,
         centroid_learning_rate: float | None = None,
+        distillation: Distillation | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._distillation = distillation
         self._docids = vectors.docids
         device = self.args.device
         # What halves the layers' precision halves the vectors', too, on a GPU.
@@ -346,6 +371,18 @@ class AdoreTrainer(DenseTrainer):
         loss = losses.lambda_loss(
             positive, ranks, grades, retrieved, is_negative, self._cut, self._metric
         )
+        if self._distillation is None:
+            return loss, hits
+        told = _scores_of(rows, inputs).masked_fill(grades == 0, torch.nan)
+        best = told.nan_to_num(-torch.inf).argmax(dim=1, keepdim=True)
+        loss = self._distillation.mixed(
+            loss,
+            positive.gather(1, best)[:, 0],
+            retrieved,
+            is_negative,
+            told.gather(1, best)[:, 0],
+            _scores_of(hits, inputs),
+        )
         return loss, hits
 
     def _tell(self, inputs: Mapping[str, Any], hits: Tensor, ranks: Tensor) -> None:
@@ -356,6 +393,14 @@ class AdoreTrainer(DenseTrainer):
         self.telemetry.add("positive_first", best == 1)
         self.telemetry.add("not_retrieved", best > hits.shape[1])
         self.telemetry.add("hits_as_before", self._last.again(inputs["numbers"], hits))
+
+
+def _scores_of(rows: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    """The teacher's scores of rows [B, K]; NaN where it has none."""
+    told = inputs["told"]
+    places = torch.searchsorted(told, rows).clamp(max=told.shape[1] - 1)
+    found = told.gather(1, places) == rows
+    return inputs["scores"].gather(1, places).masked_fill(~found, torch.nan)
 
 
 def require_negatives(
@@ -470,7 +515,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             encoder, ["codes.centroids"]
         )
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
-    dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn)
+    teacher = supervision.teacher if args.distil else None
+    dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn, teacher)
     trainer = AdoreTrainer(
         model=encoder,
         args=training,
@@ -484,6 +530,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         cut=args.metric_cut,
         metric=args.metric,
         skip=args.negatives_skip,
+        distillation=args.distillation(),
         filter_=supervision.filter,
         report=supervision.report,
         evaluator=evaluator,

@@ -88,11 +88,6 @@ class Arguments(JointArguments):
             )
         if self.slice_steps < 1 or self.slice_passages < 0:
             raise DenseHNError("slice_steps starts at 1, slice_passages at 0")
-        if self.distils():
-            raise DenseHNError(
-                f"star_loss {self.star_loss}: a teacher's run has no scores for hits of "
-                "the step; take weighted, pooled or infonce"
-            )
 
 
 class Matrix(nn.Module):

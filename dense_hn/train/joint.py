@@ -21,6 +21,7 @@ from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
+from dense_hn.train.distillation import Distillation
 from dense_hn.train.evaluation import Evaluator, encode_share
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.joint_arguments import JointArguments
@@ -43,13 +44,13 @@ class JointTrainer(DenseTrainer):
         *,
         star_loss: str,
         alpha: float = 1.0,
-        teacher_scale: float = 1.0,
+        distillation: Distillation | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._name = star_loss
         self._alpha = alpha
-        self._teacher_scale = teacher_scale
+        self._distillation = distillation
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with a batch of :class:`JointCollator`."""
@@ -96,15 +97,15 @@ class JointTrainer(DenseTrainer):
         random: Tensor,
     ) -> Tensor:
         hard = inputs["hard"]
-        if self._name in losses.DISTILLATIONS:
-            teacher = self._teacher_scale * inputs["teacher"]
-            pairs = (hard | random) & ~teacher.isnan()
-            best = _positives_of(teacher, inputs)
-            distil = losses.DISTILLATIONS[self._name]
-            return distil(positive, scores, pairs, best, teacher)
-        if self._name == "weighted":
-            return losses.star_weighted(positive, scores, hard, random, self._alpha)
-        return losses.STAR_LOSSES[self._name](positive, scores, hard, random)
+        more = {"alpha": self._alpha} if self._name == "weighted" else {}
+        loss = losses.STAR_LOSSES[self._name](positive, scores, hard, random, **more)
+        if self._distillation is None:
+            return loss
+        teacher = inputs["teacher"]
+        best = _positives_of(teacher, inputs)
+        return self._distillation.mixed(
+            loss, positive, scores, hard | random, best, teacher
+        )
 
 
 def check(args: JointArguments, training: DenseTrainingArguments) -> None:
@@ -158,7 +159,7 @@ def train(
         args.corpus,
         training.seed,
         alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
-        scored_only=args.distils(),
+        scored_only=args.distils_alone(),
     )
     drawn = hard.sources()
     random = RandomNegatives(
@@ -208,14 +209,14 @@ def train(
             corpus,
             supervision.excluded,
             in_batch=args.in_batch,
-            teacher=supervision.teacher if args.distils() else None,
+            teacher=supervision.teacher if args.distil else None,
             query_length=args.query_length,
             passage_length=args.passage_length,
         ),
         callbacks=callbacks,
         star_loss=args.star_loss,
         alpha=args.alpha,
-        teacher_scale=args.teacher_scale,
+        distillation=args.distillation(),
         filter_=supervision.filter,
         report=supervision.report,
         evaluator=evaluator,
@@ -233,8 +234,8 @@ def _positives_of(scores: Tensor, inputs: Mapping[str, Any]) -> Tensor:
 def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list[str]]:
     """The positives that are drawn from, by query.
 
-    With a distilling loss those that the teacher scored; queries without are left out,
-    and told of.
+    Where nothing but the teacher's scores is learnt, those that it scored; queries without
+    are left out, and told of.
 
     Raises:
         DenseHNError: the teacher scored no positive of any topic.
@@ -242,7 +243,7 @@ def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list
     positives = {
         qid: trec.positives(supervision.qrels, qid) for qid in supervision.topics
     }
-    if not args.distils():
+    if not args.distils_alone():
         return positives
     teacher = supervision.teacher
     scored = {

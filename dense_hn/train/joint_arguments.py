@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from dense_hn import DenseHNError, losses
-from dense_hn.train.supervision import SupervisionArguments
+from dense_hn.train.distillation import TaughtArguments
 
 
 @dataclass(kw_only=True)
-class JointArguments(SupervisionArguments):
+class JointArguments(TaughtArguments):
     """What both sides train on, and how their loss is put together."""
 
     encoder: str = field(metadata={"help": "Start from this folder or hub name."})
@@ -32,22 +32,12 @@ class JointArguments(SupervisionArguments):
             "help": "With l = softplus(s(n) − s(p)), scores s times the encoder's scale: "
             "weighted: mean l over hard negatives + alpha · mean l over random ones "
             "(STAR, Eq. 13); pooled: mean l over all of them (STAR's released code); "
-            "infonce: −log(exp s(p) / (exp s(p) + Σ exp s(n))); margin-mse: mean of "
-            "((s(p) − s(n)) − (t(p) − t(n)))², t the teacher's (arXiv 2010.02666); kl: "
-            "Σ P_t·(log P_t − log P_s), softmaxes over what the teacher scored (arXiv "
-            "1503.02531).",
-            "choices": [*losses.STAR_LOSSES, *losses.DISTILLATIONS],
+            "infonce: −log(exp s(p) / (exp s(p) + Σ exp s(n))).",
+            "choices": list(losses.STAR_LOSSES),
         },
     )
     alpha: float = field(
         default=1.0, metadata={"help": "Weight of the random pairs in weighted."}
-    )
-    teacher_scale: float = field(
-        default=1.0,
-        metadata={
-            "help": "Distillation multiplies the teacher's scores with this: for the "
-            "run of an encoder take its scale, for a cross-encoder's logits 1."
-        },
     )
     query_length: int | None = field(
         default=None,
@@ -94,26 +84,14 @@ class JointArguments(SupervisionArguments):
             )
         if self.alpha != 1 and self.star_loss != "weighted":
             raise DenseHNError(f"alpha is of weighted; star_loss is {self.star_loss}")
-        if self.teacher_scale != 1 and not self.distils():
-            raise DenseHNError(
-                f"teacher_scale is of margin-mse and kl; star_loss is {self.star_loss}"
-            )
         if not self.alpha >= 0:
             raise DenseHNError(f"alpha is {self.alpha}; it must be 0 or more")
-        if self.distils() and not (self.teacher and self.negatives):
+        if self.distils_alone() and not (self.negatives or self.finds_negatives()):
             raise DenseHNError(
-                f"star_loss {self.star_loss} needs a teacher's run, and negatives that "
-                "the teacher scored"
+                f"distil {self.distil} alone needs negatives that the teacher scored; name "
+                "their runs, or give a distil_weight below 1"
             )
 
     def finds_negatives(self) -> bool:
         """Whether the training itself looks for some at every step."""
         return False
-
-    def distils(self) -> bool:
-        """Whether the loss learns from the teacher's scores."""
-        return self.star_loss in losses.DISTILLATIONS
-
-    def uses_teacher(self) -> bool:
-        """Whether the loss, or a filter, looks at the teacher's scores."""
-        return self.distils() or super().uses_teacher()

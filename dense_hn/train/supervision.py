@@ -68,8 +68,8 @@ class SupervisionArguments(EvaluationArguments):
         default=None,
         metadata={
             "help": "TREC run of a better judge: the drop_ filters then look at its "
-            "scores, for every source of negatives, instead of each source's own; a "
-            "distilling loss learns from them."
+            "scores, for every source of negatives, instead of each source's own; "
+            "distil, where a stage has it, learns from them."
         },
     )
     drop_absolute_margin: float | None = field(
@@ -116,8 +116,8 @@ class SupervisionArguments(EvaluationArguments):
             raise DenseHNError(f"scale is {self.scale}; it must be above 0")
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(
-                "teacher: nothing uses its scores; give a drop_ filter as well, such "
-                "as drop_absolute_margin 0"
+                "teacher: nothing uses its scores; give distil, where the stage has it, or "
+                "a drop_ filter such as drop_absolute_margin 0"
             )
         self.filter()
 
