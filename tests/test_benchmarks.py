@@ -15,6 +15,7 @@ SMALL = {
     "star_step": ["--queries", "2", "--repeats", "1"],
     "encode": ["--passages", "8", "--repeats", "1"],
     "adore": ["--passages", "300", "--queries", "2", "--steps", "2"],
+    "quantised": ["--passages", "600", "--bytes", "8", "--repeats", "1"],
     "diagnose": ["--passages", "300", "--topics", "20"],
 }
 
