@@ -57,6 +57,11 @@ Kind = Literal["query", "passage"]
 SLICE = (2**14, 2**10)
 # What changes vectors in a model's config, besides the shapes of its weights.
 SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
+# Kinds of models that count positions from the padding token's on.
+BEHIND_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
+    *("mpnet", "data2vec-text", "longformer", "ibert", "xmod"),
+)
 # The classes that ANCE (the first) and DRhard saved their models as. All have the
 # `ance` layout, and their texts were tokenised with transformers 2.x.
 ANCE_CLASS = "RobertaDot_NLL_LN"
@@ -436,7 +441,7 @@ def digest_of(
 def positions_of(config: PreTrainedConfig) -> int | None:
     """The most tokens that a model takes; None where nothing says so."""
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type == "roberta":
+    if positions is not None and config.model_type in BEHIND_PADDING:
         positions -= config.pad_token_id + 1
     return positions
 

@@ -79,7 +79,8 @@ class IndexVectors(Vectors):
 def read_index(folder: str | Path) -> IndexVectors:
     """Read the vectors of a folder that holds ``index`` and ``docid``; writes nothing.
 
-    Peak memory is the matrix [N, D] in float32 and the index.
+    Peak memory is the matrix [N, D] in float32 and the index, and of a product-quantised
+    one its codes again.
 
     Raises:
         DenseHNError: a file is missing or broken, docids and vectors differ in number,

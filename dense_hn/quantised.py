@@ -1,4 +1,4 @@
-"""Passages as product-quantised codes: search and training without decoding the corpus.
+"""Passages as product-quantised codes, searched and trained as they are.
 
 A vector of D numbers is cut into M parts, and each part is known by the nearest of 256
 centroids: M bytes a passage. A query's product with a passage is the sum over the parts
@@ -11,6 +11,8 @@ index's own, to rounding. The centroids can be trained: what a passage's code sa
 what it stands for moves (JPQ, Zhan et al. 2021, arXiv 2108.00644, section 4).
 """
 
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag
 
 from dense_hn import search
+from dense_hn.export.faiss_index import CODES
 
 if TYPE_CHECKING:
     import faiss
 
-# Centroids of a part: a byte tells one.
-CODES = 256
 # Passages that are decoded at a time.
 CHUNK = 2**16
 
@@ -92,9 +93,26 @@ class Codes(nn.Module):
         return found if self.rotation is None else found @ self.rotation
 
     @torch.no_grad()
-    def decoded(self) -> Tensor:
-        """[N, D] float32, what all passages stand for now."""
-        return torch.cat([self.take(part) for part in self.codes.split(CHUNK)])
+    def decoded(self, rows: slice | Sequence[int] = slice(None)) -> Tensor:
+        """[n, D] float32 on the CPU, what rows of the passages stand for now; all of them."""
+        codes, made, start = self.codes[rows], None, 0
+        for part in codes.split(CHUNK):
+            vectors = self.take(part)
+            if made is None:
+                made = torch.empty(len(codes), vectors.shape[1])
+            made[start : start + len(part)] = vectors
+            start += len(part)
+        return made
+
+    def digest(self, passages: str) -> str:
+        """What these passages are known by, when their centroids are of no encoder's alone.
+
+        Args:
+            passages: Vectors.encoder of those that were coded.
+        """
+        state = hashlib.sha256(passages.encode())
+        state.update(self.centroids.detach().cpu().contiguous().numpy())
+        return state.hexdigest()
 
     def _tables(self, queries: Tensor) -> Tensor:
         """[M·256, Q] products of the queries with all centroids."""

@@ -148,6 +148,8 @@ def rerank(
     trec.tell_uncovered(topics, run, topics_path, run_path, "hit")
     corpus = read_corpus(corpus_path)
     trec.require_known(run, corpus, run_path, corpus_path)
+    qrels = trec.read_qrels(qrels_path) if qrels_path else {}
+    trec.require_known(qrels, corpus, qrels_path or "", corpus_path)
     made_from = {
         "cross_encoder": cross.digest(),
         "run": digest(run_path),
@@ -170,8 +172,6 @@ def rerank(
         return
     deepest = None if None in missing else max(missing)
     if qrels_path:
-        qrels = trec.read_qrels(qrels_path)
-        trec.require_known(qrels, corpus, qrels_path, corpus_path)
         run = {
             qid: dict.fromkeys(
                 [*trec.ranked(hits)[:deepest], *trec.positives(qrels, qid)], 0.0

@@ -147,6 +147,9 @@ def test_the_age_of_the_matrix_is_told(bert, files, corpus, tmp_path, steps):
         expected = torch.nn.functional.cosine_similarity(fresh, step["before"]).mean()
         assert cosine == pytest.approx(float(expected), abs=1e-4)
     assert told[-1] < 0.9999
+    fewer = train(files, bert, tmp_path / "f", "--logging_steps", "3", slice_passages=0)
+    fewer = [line["cosine_to_fresh"] for line in fewer if "cosine_to_fresh" in line]
+    assert fewer == pytest.approx([told[2], told[5]], abs=1e-4)
     log = train(files, bert, tmp_path / "all", slice_passages=48)
     told = [line["cosine_to_fresh"] for line in log if "cosine_to_fresh" in line]
     assert told == pytest.approx([1] * 6, abs=1e-4)
@@ -196,6 +199,28 @@ def test_a_pool_and_suspects_are_kept_to(bert, files, qrels, tmp_path, steps):
     log = train(files, bert, tmp_path / "two", drop_absolute_margin=10)
     assert not any(item["hard"] for step in steps for item in step["items"])
     assert log[0]["suspected"] > 0
+
+
+def test_a_hit_that_a_run_names_counts_once(bert, files, tmp_path, steps):
+    train(files, bert, tmp_path / "out", negatives=files["run"], dynamic_per_query=3)
+    hard = [item["hard"] for step in steps for item in step["items"]]
+    assert all(len(docids) == len(set(docids)) for docids in hard)
+    assert {len(docids) for docids in hard} <= {3, 4} and len(max(hard, key=len)) == 4
+
+
+def test_a_slice_is_encoded_once_a_step(bert, files, tmp_path, monkeypatch):
+    """Whatever parts the step's batch has."""
+    seen, fresh = [], DynamicTrainer._fresh
+    monkeypatch.setattr(
+        DynamicTrainer,
+        "_fresh",
+        lambda self, model, rows: (
+            seen.append(self.state.global_step) or fresh(self, model, rows)
+        ),
+    )
+    parts = ["--gradient_accumulation_steps", "2", "--logging_steps", "6"]
+    train(files, bert, tmp_path / "out", *parts)
+    assert seen == [0, 1, 2, 3, 4, 5, 5]
 
 
 def test_a_stopped_training_goes_on_to_the_same_bytes(

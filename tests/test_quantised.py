@@ -17,7 +17,7 @@ from dense_hn.export import folder
 from dense_hn.index import coded, read_index
 from dense_hn.mine import retrieve
 from dense_hn.quantised import Codes
-from dense_hn.train import arguments, commands, recipe
+from dense_hn.train import adore, arguments, commands, recipe
 from dense_hn.train.adore import AdoreTrainer
 from dense_hn.train.passages import CodedPassages
 from dense_hn.train.pipeline import Pipeline
@@ -52,12 +52,23 @@ def test_scores_and_hits_are_those_of_faiss(codes):
     scores, rows = codes.top_k(queries, codes.codes, 50)
     theirs, found = index.search(queries.numpy(), 50)
     torch.testing.assert_close(scores, torch.from_numpy(theirs), rtol=1e-5, atol=1e-5)
-    # Equal codes, and sums that round otherwise, stand in another order.
+    # Sums that round otherwise stand in another order.
     own = {(q, int(row)) for q in range(20) for row in rows[q]}
     assert len(own & {(q, int(row)) for q in range(20) for row in found[q]}) > 990
     assert (scores[:, 1:] <= scores[:, :-1]).all()
+
+
+def test_equal_codes_are_ordered_by_row(codes):
+    """Every one three times over, in chunks of several sizes."""
+    thrice = codes.codes.repeat(3, 1)
+    scores, rows = codes.top_k(sample(20, 1), thrice, 60)
     tied = scores[:, 1:] == scores[:, :-1]
+    assert tied.sum() >= 20 * 40
     assert (rows[:, 1:] > rows[:, :-1])[tied].all()
+    _, once = codes.top_k(sample(20, 1), codes.codes, 20)
+    assert set(rows[0].tolist()) == {
+        int(n) + 700 * m for n in once[0] for m in range(3)
+    }
 
 
 def test_what_a_code_stands_for_is_what_faiss_reads_back(codes):
@@ -233,6 +244,69 @@ def test_joint_training_moves_centroids_and_no_code(many, bert, unchecked, tmp_p
     # AdamW moves what has a gradient by about its rate: six steps of 1e-4, decreasing.
     assert 1e-4 < float(moved.detach().max()) < 1e-3
     assert all(line["loss"] > 0 for line in log if "loss" in line)
+    # They are of no encoder but the one that learnt with them, and it is of no others.
+    trained, start = (
+        DenseEncoder.load(str(path)) for path in (tmp_path / "adore", bert)
+    )
+    kept.require_made_by(trained, "this")
+    with pytest.raises(DenseHNError, match="made by another encoder"):
+        kept.require_made_by(start, "that")
+    with pytest.raises(DenseHNError, match="made by another encoder"):
+        Vectors.load(many["vectors"]).require_made_by(trained, "this")
+
+
+def test_what_was_trained_is_not_lost_with_the_index(
+    many, bert, unchecked, tmp_path, monkeypatch
+):
+    """The self-check fails; the next call goes on from a checkpoint, to the same bytes."""
+    joint = {"form": "pq", "pq_m": 4, "train_centroids": True, "save_minutes": 1e-9}
+    for name in ("whole", "failed"):
+        (tmp_path / name).mkdir()
+    whole, failed = tmp_path / "whole", tmp_path / "failed"
+    train(many, bert, whole, index_output=whole / "index", **joint)
+
+    def fail(*_):
+        raise DenseHNError("not found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "self_check", fail)
+        with pytest.raises(DenseHNError, match="not found"):
+            train(many, bert, failed, index_output=failed / "index", **joint)
+    assert not (failed / "index").exists()
+    steps, compute = [], AdoreTrainer.compute_loss
+    monkeypatch.setattr(
+        AdoreTrainer,
+        "compute_loss",
+        lambda self, *args, **kwargs: steps.append(1) or compute(self, *args, **kwargs),
+    )
+    train(many, bert, failed, index_output=failed / "index", **joint)
+    assert len(steps) < 6
+    assert weights(failed) == weights(whole)
+
+
+def test_evaluation_searches_what_the_codes_stand_for(
+    many, bert, unchecked, tmp_path, monkeypatch
+):
+    """Against the product with all decoded vectors, before the first step and after."""
+    seen, take = [], adore.take_share
+    monkeypatch.setattr(
+        adore,
+        "take_share",
+        lambda *args: seen.append(take(*args)) or seen[-1],
+    )
+    index = tmp_path / "index"
+    evaluate = {"eval_strategy": "steps", "eval_steps": 3, "eval_share": 0.5}
+    evaluate |= {"eval_topics": many["topics"], "eval_qrels": many["qrels"]}
+    evaluate |= {"load_best_model_at_end": False, "save_minutes": 0}
+    joint = {"form": "pq", "pq_m": 4, "train_centroids": True}
+    train(many, bert, tmp_path, index_output=index, **joint, **evaluate)
+    assert len(seen) == 2
+    for found in seen:
+        assert 150 <= len(found.docids) < 200 and len(found.matrix) == len(found.docids)
+    kept = read_index(index)
+    rows = kept.docids.rows(list(seen[-1].docids))
+    torch.testing.assert_close(seen[-1].matrix, kept.matrix[torch.from_numpy(rows)])
+    assert not torch.equal(seen[0].matrix, seen[-1].matrix)
 
 
 def test_centroids_get_the_gradient_of_the_step_and_their_own_rate(
@@ -345,10 +419,20 @@ def test_a_stopped_joint_training_goes_on_to_the_same_bytes(
         ({"pq_m": 4}, "pq_m is of form"),
         ({"train_centroids": True}, "train_centroids is of product-quantised"),
         ({"centroid_learning_rate": 1e-3}, "centroid_learning_rate is of train_cen"),
+        (
+            {"train_centroids": True, "form": "pq", "centroid_learning_rate": 0},
+            "centroid_learning_rate is 0.0; it must be above 0",
+        ),
+        ({"form": "pq", "index_output": "vectors"}, "vectors, which is only read"),
+        ({"form": "pq", "index_output": "adore"}, "where the encoder goes"),
         ({"form": "pq", "pq_m": 5, "index_output": "there"}, "does not divide the 16"),
     ],
 )
 def test_impossible_settings_are_refused(many, bert, tmp_path, change, message):
+    places = {"vectors": many["vectors"], "adore": tmp_path / "adore"}
+    if "index_output" in change:
+        name = change["index_output"]
+        change = change | {"index_output": places.get(name, tmp_path / name)}
     with pytest.raises(DenseHNError, match=message):
         train(many, bert, tmp_path, **change)
     assert not list(tmp_path.iterdir())

@@ -219,7 +219,8 @@ def main() -> None:
         run = trec.read_run(path)
         source = "qrels" if args.qrels else "answers"
         runs.append(measures.score(name, qrels, run, by_qrels, source))
-        first.append(accuracy.first_hits(run, qrels, depth))
+        if by_answers:
+            first.append(accuracy.first_hits(run, qrels, depth))
     if by_answers:
         runs = add_accuracy(runs, first, qrels, found, by_answers, args)
     if args.per_query:

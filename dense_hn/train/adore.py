@@ -28,6 +28,7 @@ Source: arXiv 2104.08051, section 5.2.
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from dense_hn.collections.corpus import corpus_digest, read_corpus
 from dense_hn.columns import Docids
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
-from dense_hn.export import folder, manifest
+from dense_hn.export import faiss_index, folder, manifest
 from dense_hn.export.faiss_index import CODED
 from dense_hn.files import require_replaceable
 from dense_hn.index import IndexVectors, coded, read_index
@@ -162,6 +163,10 @@ class Arguments(TaughtArguments):
             raise DenseHNError("pq_m is of form; give that, too: pq or opq-pq")
         if self.centroid_learning_rate is not None and not self.train_centroids:
             raise DenseHNError("centroid_learning_rate is of train_centroids")
+        if self.train_centroids and not self.centroid_rate() > 0:
+            raise DenseHNError(
+                f"centroid_learning_rate is {self.centroid_learning_rate}; it must be above 0"
+            )
         if self.train_centroids and not (self.form or self.index):
             raise DenseHNError(
                 "train_centroids is of product-quantised passages; give form as well "
@@ -172,6 +177,13 @@ class Arguments(TaughtArguments):
                 "index_output is where the index goes that form and train_centroids "
                 "make: give it with them, and with nothing else"
             )
+        for name in ("vectors", "index", "encoder"):
+            there = getattr(self, name)
+            if self.index_output and there and _same(self.index_output, there):
+                raise DenseHNError(
+                    f"index_output is {self.index_output}, the {name}, which is only read; "
+                    "name another folder"
+                )
 
     def centroid_rate(self) -> float | None:
         """The centroids' learning rate; None where they are not trained."""
@@ -423,6 +435,10 @@ def require_negatives(
         )
 
 
+def _same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
 def check(args: Arguments, training: DenseTrainingArguments) -> None:
     """Refuse settings that do not go together; needs no file.
 
@@ -430,6 +446,11 @@ def check(args: Arguments, training: DenseTrainingArguments) -> None:
         DenseHNError: names them.
     """
     args.require_complete(training)
+    if args.index_output and _same(args.index_output, training.encoder_dir):
+        raise DenseHNError(
+            f"index_output is {args.index_output}, where the encoder goes; name another "
+            "folder"
+        )
     if training.gradient_checkpointing:
         raise DenseHNError(
             "adore: transformers checkpoints only layers in training mode, and queries "
@@ -457,10 +478,10 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     trec.require_known(qrels, docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
     codes = vectors.codes if isinstance(vectors, IndexVectors) else None
+    given = {} if args.pq_m is None else {"pq_m": args.pq_m}
     if args.form:
-        given = {} if args.pq_m is None else {"pq_m": args.pq_m}
-        codes = coded(vectors, args.form, given)
-    if codes is None and args.train_centroids:
+        faiss_index.settle(args.form, given, *vectors.matrix.shape)
+    elif codes is None and args.train_centroids:
         raise DenseHNError(
             f"{vectors.path}: no index of the form {' or '.join(CODED)} with 8 bits a code, so "
             "it has no centroids to train; export one"
@@ -482,10 +503,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     if args.eval_topics:
 
         def passages(_: DenseEncoder, judged: AbstractSet[str]) -> Vectors:
-            searched = vectors
-            if codes is not None:
-                searched = replace(vectors, matrix=codes.decoded().cpu())
-            return take_share(searched, judged, args.eval_share, training.seed)
+            take = codes.decoded if args.makes_index() else None
+            return take_share(vectors, judged, args.eval_share, training.seed, take)
 
         evaluator = Evaluator(args, topics, qrels, training.seed, docids, passages)
     training.require_replaceable(args.encoder)
@@ -505,6 +524,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     if args.makes_index():
         folder.require_searchable(vectors, {args.encoder: encoder})
         require_replaceable(args.index_output, *folder.HOLDS)
+    if args.form:
+        codes = coded(vectors, args.form, given)
     if codes is not None:
         codes.requires_grad_(args.train_centroids)
     if args.train_centroids:
@@ -536,17 +557,31 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         evaluator=evaluator,
         callbacks=[TellEpoch(dataset), *args.callbacks()],
     )
-    fit(trainer, encoder, args)
-    if trainer.is_world_process_zero():
-        supervision.write_report(training.encoder_dir, corpus)
-        index = args.index
+
+    def keep() -> None:
+        searched = vectors
+        if args.train_centroids:
+            # No other encoder was trained for them, and this one for no others.
+            searched = replace(vectors, encoder=codes.digest(vectors.encoder))
+            encoder.settings = replace(
+                encoder.settings, passage_encoder=searched.encoder
+            )
+        encoder.save(training.encoder_dir)
         if args.makes_index():
-            index = args.index_output
-            encoders = {training.encoder_dir: encoder}
             form = CODED[codes.rotation is not None]
             folder.export_codes(
-                vectors, index, encoders, codes, form, list(topics.values())
+                searched,
+                args.index_output,
+                {training.encoder_dir: encoder},
+                codes,
+                form,
+                list(topics.values()),
             )
+
+    fit(trainer, encoder, args, keep)
+    if trainer.is_world_process_zero():
+        supervision.write_report(training.encoder_dir, corpus)
+        index = args.index_output or args.index
         if index:
             command = search_command(
                 encoder.settings,

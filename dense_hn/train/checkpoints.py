@@ -109,6 +109,8 @@ def made_from(args: Any, training: TrainingArguments) -> dict[str, Any]:
         if not name.startswith(APART):
             facts[name] = value
     for name, value in asdict(args).items():
+        if name == "index_output":
+            continue
         values = value if isinstance(value, list) else [value]
         known = [_known(one) if isinstance(one, str) else one for one in values]
         facts[name] = known if isinstance(value, list) else known[0]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dense_hn import ranks
 from dense_hn.train import adore, arguments, cross, dynamic, star, warmup
 from dense_hn.train.trainer import DenseTrainingArguments
 
@@ -35,4 +36,6 @@ def parse(name: str, argv: list[str]) -> tuple[Any, DenseTrainingArguments]:
 
 def train(name: str, argv: list[str]) -> None:
     """Run one training."""
+    # Before accelerate lets processes meet in a way that a GPU's tensors alone can go.
+    ranks.start()
     TRAININGS[name].train(*parse(name, argv))

@@ -39,7 +39,8 @@ from dense_hn.train.trainer import DenseTrainingArguments
 __all__ = ["Arguments", "check", "train"]
 
 DYNAMIC = "hits of the step, by the vectors in the matrix"
-# Passages that are encoded anew to say how old the matrix is, before each line of the log.
+# Passages that are encoded anew to say how old the matrix is, in the step of each line of the
+# log.
 LOOKED_AT = 64
 
 
@@ -74,6 +75,13 @@ class Arguments(JointArguments):
     slice_passages: int = field(
         default=32, metadata={"help": "Passages of a slice; 0: none ever."}
     )
+    passage_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of the step's passages, if not the encoder's own, which the "
+            "others have."
+        },
+    )
 
     def finds_negatives(self) -> bool:
         """Always."""
@@ -94,9 +102,9 @@ class Matrix(nn.Module):
     """Passage vectors of different ages, a part of every checkpoint."""
 
     def __init__(self, vectors: Tensor) -> None:
-        """Hold a copy [N, D] float32."""
+        """Hold [N, D] float32, which will change."""
         super().__init__()
-        self.register_buffer("vectors", vectors.clone())
+        self.register_buffer("vectors", vectors)
 
 
 class DynamicTrainer(joint.JointTrainer):
@@ -129,6 +137,7 @@ class DynamicTrainer(joint.JointTrainer):
         self._docids = docids
         self._tokens = tokens
         self._told = told
+        self._looked_after = -1
 
     def compute_loss(self, model, inputs, return_outputs=False, **_) -> Tensor:
         """Called by the Trainer with queries and items of :class:`JointCollator`."""
@@ -182,12 +191,15 @@ class DynamicTrainer(joint.JointTrainer):
             scale * best,
             qids,
             lambda row, column: found[row][column],
+            "suspected_hits",
         )
         chosen = []
         for item, qid, of, left in zip(
             items, qids, found, allowed.tolist(), strict=True
         ):
             of = [docid for docid, may in zip(of, left, strict=True) if may]
+            # What is drawn from runs counts once.
+            of = [docid for docid in of if docid not in item["hard"]]
             draw = Random(f"{self.args.seed} dynamic {self.state.global_step} {qid}")
             drawn = draw.sample(of, min(self._told.dynamic_per_query, len(of)))
             chosen.append({**item, "hard": [*item["hard"], *drawn]})
@@ -196,13 +208,17 @@ class DynamicTrainer(joint.JointTrainer):
     def _look_after(self, model: nn.Module) -> None:
         """Encode a slice again when it is due, and see how old the rest is."""
         step, number = self.state.global_step, len(self._docids)
+        if step == self._looked_after:
+            # Another part of the same step's batch.
+            return
+        self._looked_after = step
         size = min(self._told.slice_passages, number)
         if size and step % self._told.slice_steps == 0:
             turn = step // self._told.slice_steps
             rows = [(turn * size + n) % number for n in range(size)]
             with costs.part("refresh"):
                 self._matrix.vectors[rows] = self._fresh(model, rows)
-        if step % self.state.logging_steps == 0:
+        if (step + 1) % self.state.logging_steps == 0:
             draw = Random(f"{self.args.seed} age {step}")
             rows = draw.sample(range(number), min(LOOKED_AT, number))
             with costs.part("refresh"):
@@ -252,10 +268,15 @@ def _trainer(
         vectors = encode_in_memory(model, corpus)
     pool = Docids.of(supervision.pool(docids)) if told.judged_only else docids
     rows = docids.rows(pool)
-    matrix = Matrix(vectors.matrix[torch.from_numpy(rows)])
+    # A vectors folder's file is mapped, and stays as it is when its pages are written to.
+    matrix = vectors.matrix
+    if told.judged_only:
+        matrix = matrix[torch.from_numpy(rows)]
+    matrix = Matrix(matrix)
     # Checkpoints have what is the encoder's.
     model.add_module("matrix", matrix)
-    tokens = tokens_of(model, corpus, "passage", told.passage_length)
+    # As long as those that the matrix begins with.
+    tokens = tokens_of(model, corpus, "passage")
     return DynamicTrainer(
         model=model,
         matrix=matrix,

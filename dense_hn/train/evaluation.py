@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
+from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -42,7 +43,7 @@ class EvaluationArguments:
     eval_share: float = field(
         default=1.0,
         metadata={
-            "help": "Share of the corpus that is searched (and, in warmup and star, "
+            "help": "Share of the corpus that is searched (and, in warmup, star and dynamic, "
             "encoded) for an evaluation; what is judged for its topics always is. "
             "Stages with one share and seed, and the same topics, can be compared."
         },
@@ -185,17 +186,29 @@ def encode_share(
 
 
 def take_share(
-    vectors: Vectors, judged: AbstractSet[str], share: float, seed: int
+    vectors: Vectors,
+    judged: AbstractSet[str],
+    share: float,
+    seed: int,
+    take: Callable[[slice | list[int]], Tensor] | None = None,
 ) -> Vectors:
     """Of these vectors those of the passages that :func:`encode_share` takes.
 
     They are in the corpus's order, which an index of another make need not have.
+
+    Args:
+        vectors: of the whole corpus.
+        judged: docids that are taken in any case.
+        share: of the corpus.
+        seed: of the draw.
+        take: rows to what is searched in the place of their vectors.
     """
+    take = take or vectors.matrix.__getitem__
     if share == 1:
-        return vectors
+        return replace(vectors, matrix=take(slice(None)))
     rows = _rows(vectors.docids, judged, share, seed)
     docids = Docids.of(vectors.docids[row] for row in rows)
-    return replace(vectors, docids=docids, matrix=vectors.matrix[rows])
+    return replace(vectors, docids=docids, matrix=take(rows))
 
 
 def _rows(

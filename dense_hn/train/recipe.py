@@ -91,7 +91,9 @@ class RerankSection:
 
     def __post_init__(self) -> None:
         rerank.require_depths(self.depths)
-        if self.systems and not self.model:
+        if not self.depths:
+            raise DenseHNError("rerank: depths is empty; name one, such as 100")
+        if not self.model and (self.systems or self.depths != [100]):
             raise DenseHNError("rerank: model is missing: a cross-encoder")
 
 

@@ -41,7 +41,7 @@ class SupervisionArguments(EvaluationArguments):
     negatives_skip: int = field(
         default=0,
         metadata={
-            "help": "Best hits of each run (and of each step, in adore) to leave out, "
+            "help": "Best hits of each run (and of each step, in adore and dynamic) to leave out, "
             "as too suspicious."
         },
     )

@@ -91,8 +91,8 @@ class DenseTrainingArguments(TrainingArguments):
     ddp_broadcast_buffers: bool = field(
         default=False,
         metadata={
-            "help": "Leave as it is: buffers are constants, and queries and passages go "
-            "through the layers before the gradients come back."
+            "help": "Leave as it is: buffers are the same in all processes, and queries and "
+            "passages go through the layers before the gradients come back."
         },
     )
     # What torch_compile_backend said.
@@ -276,6 +276,7 @@ class DenseTrainer(Trainer):
         best: Tensor,
         qids: Sequence[str],
         docid: Callable[[int, int], str],
+        name: str = "suspected",
     ) -> Tensor:
         """[B, M] the candidates that do not look relevant; the others are reported.
 
@@ -286,12 +287,13 @@ class DenseTrainer(Trainer):
             best: [B] those of the queries' positives, times it as well.
             qids: of the B rows.
             docid: (row, column) to the document's id.
+            name: of their number, in the log.
         """
         if not self._filter:
             return candidates
         scores, best = (s.detach() / self.model.settings.scale for s in (scores, best))
         found = self._filter.suspicious(scores, best[:, None]) & candidates
-        self.telemetry.add("suspected", found.sum(dim=1))
+        self.telemetry.add(name, found.sum(dim=1))
         self.report.drop_where(source, found, qids, docid, scores, best)
         return candidates & ~found
 
@@ -355,7 +357,10 @@ def board_of(encoder_dir: str | Path) -> Path:
 
 
 def fit(
-    trainer: DenseTrainer, trained: encoder.DenseEncoder | CrossEncoder, made: Any
+    trainer: DenseTrainer,
+    trained: encoder.DenseEncoder | CrossEncoder,
+    made: Any,
+    keep: Callable[[], None] | None = None,
 ) -> None:
     """Train, and save the encoder where the arguments say, log and costs beside it.
 
@@ -363,6 +368,8 @@ def fit(
         trainer: ready to train.
         trained: what it trains.
         made: the stage's arguments, by which a checkpoint is known as this training's.
+        keep: saves what was trained, while the checkpoints are still there; by itself,
+            the encoder in its folder.
 
     Raises:
         DenseHNError: there are checkpoints of another training in this one's place.
@@ -403,7 +410,10 @@ def fit(
         trainer.spent = spent
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.is_world_process_zero():
-        trained.save(args.encoder_dir)
+        if keep:
+            keep()
+        else:
+            trained.save(args.encoder_dir)
         with whole_file(log_of(args.encoder_dir)) as partial:
             lines = map(json.dumps, trainer.state.log_history)
             partial.write_text("".join(f"{line}\n" for line in lines))

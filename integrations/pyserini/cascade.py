@@ -61,6 +61,13 @@ def cascade(args: argparse.Namespace) -> None:
     }
     values: Values = {name: {measure: [] for measure in MEASURES} for name in runs}
 
+    given = {Path(path).resolve() for path in args.runs}
+    written = [args.output / f"{name}.txt" for name in runs]
+    written += [output_of(path, depth) for path in written for depth in depths]
+    for path in written:
+        if path.resolve() in given:
+            raise DenseHNError(f"{path}: is one of --runs; name another --output")
+
     def keep(name: str, path: Path, run: trec.Run) -> None:
         trec.write_run(path, run, name)
         found = measures.per_query(own, trec.read_run(path), MEASURES)
@@ -70,7 +77,7 @@ def cascade(args: argparse.Namespace) -> None:
     for name, run in first.items():
         keep(name, args.output / f"{name}.txt", run)
     cross = CrossEncoder.load(args.model, args.length)
-    scores = args.output / "scores.txt"
+    scores = args.output / "scores" / "pairs.txt"
     for name, depth, run in rerank_together(
         cross, first, asked, args.corpus, depths, scores, args.half
     ):
