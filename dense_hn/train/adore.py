@@ -25,9 +25,10 @@ the hits, so that RR and nDCG weigh them only against positives within metric_cu
 Source: arXiv 2104.08051, section 5.2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,20 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 from transformers import set_seed
 
 from dense_hn import DenseHNError, costs, losses, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import corpus_digest, read_corpus
-from dense_hn.columns import Docids
 from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, folder, manifest
 from dense_hn.export.faiss_index import CODED
 from dense_hn.files import require_replaceable
 from dense_hn.index import IndexVectors, coded, read_index
-from dense_hn.negatives import RandomNegatives, StaticNegatives
+from dense_hn.negatives import RandomNegatives
 from dense_hn.quantised import Codes
-from dense_hn.ranks import gather, own
+from dense_hn.ranks import gather
 from dense_hn.search_command import (
     as_typed,
     require_recognised,
@@ -60,13 +59,12 @@ from dense_hn.train.distillation import Distillation, TaughtArguments
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import CodedPassages, WholePassages
+from dense_hn.train.query_batches import AdoreCollator, AdoreDataset, scores_of
 from dense_hn.train.supervision import Supervision
 from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
 
 DYNAMIC = "hits of the step, by its scores"
-# A row behind all others.
-LAST = torch.iinfo(torch.int64).max
 # As JPQ's authors have it.
 CENTROID_LEARNING_RATE = 1e-4
 
@@ -198,102 +196,6 @@ class Arguments(TaughtArguments):
         return bool(self.form) or self.train_centroids
 
 
-class AdoreDataset(Dataset):
-    """Training topics, and the corpus rows of their positives, of what they exclude, and
-    of the negatives drawn for them beside the dynamic ones."""
-
-    def __init__(
-        self,
-        topics: Mapping[str, str],
-        qrels: Mapping[str, Mapping[str, int]],
-        excluded: Mapping[str, AbstractSet[str]],
-        docids: Docids,
-        drawn: Sequence[StaticNegatives | RandomNegatives] = (),
-        teacher: Mapping[str, Mapping[str, float]] | None = None,
-    ) -> None:
-        self.epoch = 0
-        self._teacher = teacher
-        self._drawn = drawn
-        self._docids = docids
-        self._items = []
-        for qid, text in topics.items():
-            positives = trec.positives(qrels, qid)
-            suspects = excluded[qid].difference(positives)
-            self._items.append(
-                {
-                    "qid": qid,
-                    "query": text,
-                    "positives": [docids.row(docid) for docid in positives],
-                    "grades": [qrels[qid][docid] for docid in positives],
-                    "suspects": sorted(docids.row(docid) for docid in suspects),
-                }
-            )
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"number", "qid", "query", "positives", "grades", "suspects", "drawn"}``:
-        the place among the topics, the text, and rows. With a teacher also ``told``: what
-        it scored, rows in increasing order, and the scores."""
-        item = self._items[index]
-        if self._teacher is not None:
-            scored = self._teacher.get(item["qid"], {})
-            rows = self._docids.rows(list(scored))
-            order = rows.argsort()
-            scores = np.array(list(scored.values()), np.float32)
-            item = item | {"told": (rows[order].tolist(), scores[order].tolist())}
-        docids = [d for s in self._drawn for d in s.draw(item["qid"], self.epoch)]
-        rows = self._docids.rows(list(dict.fromkeys(docids)))
-        return item | {"number": index, "drawn": rows.tolist()}
-
-
-class AdoreCollator:
-    """Items of an :class:`AdoreDataset` to one batch."""
-
-    def __init__(self, encoder: DenseEncoder, query_length: int | None = None) -> None:
-        self._encoder = encoder
-        self._query_length = query_length
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Tokens of B queries (of several processes, of each one's share) and their
-        ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
-        (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
-        [B, N] those of negatives beside the dynamic ones (both −1 where padded). With a
-        teacher ``told`` [B, T], rows in increasing order (LAST where padded, and at the
-        end), and ``scores`` [B, T] of them.
-        """
-        excluded = [item["positives"] + item["suspects"] for item in items]
-        texts = own([item["query"] for item in items])
-        tokens = self._encoder.tokenize(texts, "query", self._query_length)
-        told = {}
-        if "told" in items[0]:
-            # One that is none at the end of each, so that there is a row to look at.
-            rows = [item["told"][0] + [LAST] for item in items]
-            scores = [item["told"][1] + [0] for item in items]
-            told["told"] = _pad(rows, LAST)
-            told["scores"] = _pad(scores, 0, torch.float32)
-        return told | {
-            "qids": [item["qid"] for item in items],
-            "numbers": torch.tensor([item["number"] for item in items]),
-            "queries": self._encoder.batch(tokens),
-            "rows": _pad([item["positives"] for item in items], 0),
-            "grades": _pad([item["grades"] for item in items], 0),
-            "excluded": _pad(excluded, -1),
-            "drawn": _pad([item["drawn"] for item in items], -1),
-        }
-
-
-def _pad(
-    rows: Sequence[Sequence[float]], value: int, kind: torch.dtype = torch.int64
-) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row, dtype=kind) for row in rows],
-        batch_first=True,
-        padding_value=value,
-    )
-
-
 class AdoreTrainer(DenseTrainer):
     """Retrieves with the current query vectors, and applies LambdaLoss to the hits."""
 
@@ -385,7 +287,7 @@ class AdoreTrainer(DenseTrainer):
         )
         if self._distillation is None:
             return loss, hits
-        told = _scores_of(rows, inputs).masked_fill(grades == 0, torch.nan)
+        told = scores_of(rows, inputs).masked_fill(grades == 0, torch.nan)
         best = told.nan_to_num(-torch.inf).argmax(dim=1, keepdim=True)
         loss = self._distillation.mixed(
             loss,
@@ -393,7 +295,7 @@ class AdoreTrainer(DenseTrainer):
             retrieved,
             is_negative,
             told.gather(1, best)[:, 0],
-            _scores_of(hits, inputs),
+            scores_of(hits, inputs),
         )
         return loss, hits
 
@@ -405,14 +307,6 @@ class AdoreTrainer(DenseTrainer):
         self.telemetry.add("positive_first", best == 1)
         self.telemetry.add("not_retrieved", best > hits.shape[1])
         self.telemetry.add("hits_as_before", self._last.again(inputs["numbers"], hits))
-
-
-def _scores_of(rows: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-    """The teacher's scores of rows [B, K]; NaN where it has none."""
-    told = inputs["told"]
-    places = torch.searchsorted(told, rows).clamp(max=told.shape[1] - 1)
-    found = told.gather(1, places) == rows
-    return inputs["scores"].gather(1, places).masked_fill(~found, torch.nan)
 
 
 def require_negatives(
@@ -557,27 +451,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         evaluator=evaluator,
         callbacks=[TellEpoch(dataset), *args.callbacks()],
     )
-
-    def keep() -> None:
-        searched = vectors
-        if args.train_centroids:
-            # No other encoder was trained for them, and this one for no others.
-            searched = replace(vectors, encoder=codes.digest(vectors.encoder))
-            encoder.settings = replace(
-                encoder.settings, passage_encoder=searched.encoder
-            )
-        encoder.save(training.encoder_dir)
-        if args.makes_index():
-            form = CODED[codes.rotation is not None]
-            folder.export_codes(
-                searched,
-                args.index_output,
-                {training.encoder_dir: encoder},
-                codes,
-                form,
-                list(topics.values()),
-            )
-
+    keep = partial(_keep, args, training.encoder_dir, vectors, codes, encoder, topics)
     fit(trainer, encoder, args, keep)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
@@ -591,3 +465,28 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
                 output="RUN.txt",
             )
             print(as_typed("search.faiss", command))
+
+
+def _keep(
+    args: Arguments,
+    encoder_dir: str,
+    vectors: Vectors,
+    codes: Codes | None,
+    encoder: DenseEncoder,
+    topics: Mapping[str, str],
+) -> None:
+    """Save the encoder, and the index where one is made."""
+    if args.train_centroids:
+        # No other encoder was trained for them, and this one for no others.
+        vectors = replace(vectors, encoder=codes.digest(vectors.encoder))
+        encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
+    encoder.save(encoder_dir)
+    if args.makes_index():
+        folder.export_codes(
+            vectors,
+            args.index_output,
+            {encoder_dir: encoder},
+            codes,
+            CODED[codes.rotation is not None],
+            list(topics.values()),
+        )
