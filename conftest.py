@@ -9,7 +9,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from dense_hn import cache, trec
+from dense_hn import anserini, cache, pyserini, trec
 from dense_hn.collections.corpus import write_corpus
 from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
+from dense_hn.export import self_check
 
 COLOURS = ["red", "green", "blue", "black", "white", "amber"]
 THINGS = ["lamp", "door", "chair", "clock", "river", "stone", "train", "apple"]
@@ -171,6 +172,36 @@ def small_recipe(tmp_path, split_folder, bert) -> Path:
         f"star: {settings}\nadore: {settings}\n"
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def pyserini_here() -> Iterator[None]:
+    """Lets recipes index for BM25, and look into what they export, with Pyserini in the
+    test's own process.
+
+    It is as real as in a process of its own, which needs a quarter of a minute to load it
+    each time. What is started there, and what is made of its failures, is for other
+    modules.
+    """
+
+    def run(arguments: Iterable[str]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["dense_hn.pyserini", *arguments])
+            pyserini.main()
+
+    def search(arguments: Sequence[str], output: Path, _: str) -> trec.Run:
+        run(arguments)
+        return trec.read_run(output)
+
+    def index(command: Sequence[str], folder: Path, *rest: object) -> None:
+        # Java keeps the working directory that it was started in.
+        run(word.replace(str(folder), str(folder.resolve())) for word in command)
+        assert anserini.count(folder) == rest[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(self_check, "in_pyserini", search)
+        patch.setattr(anserini, "index", index)
+        yield
 
 
 def _lines(rows) -> bytes:
