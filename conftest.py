@@ -118,20 +118,30 @@ def contest() -> tuple[
     return qrels, runs
 
 
+@pytest.fixture(scope="session")
+def files_in(corpus, topics, qrels, run) -> Callable[[Path], dict[str, Path]]:
+    """Writes the collection above as files: corpus, topics, qrels, run."""
+
+    def write(folder: Path) -> dict[str, Path]:
+        paths = {
+            "corpus": folder / "corpus.jsonl",
+            "topics": folder / "topics.tsv",
+            "qrels": folder / "qrels.txt",
+            "run": folder / "run.txt",
+        }
+        write_corpus(paths["corpus"], corpus)
+        trec.write_topics(paths["topics"], topics)
+        trec.write_qrels(paths["qrels"], qrels)
+        trec.write_run(paths["run"], run, "made")
+        return paths
+
+    return write
+
+
 @pytest.fixture
-def files(tmp_path, corpus, topics, qrels, run) -> dict[str, Path]:
-    """The collection above as files: corpus, topics, qrels, run."""
-    paths = {
-        "corpus": tmp_path / "corpus.jsonl",
-        "topics": tmp_path / "topics.tsv",
-        "qrels": tmp_path / "qrels.txt",
-        "run": tmp_path / "run.txt",
-    }
-    write_corpus(paths["corpus"], corpus)
-    trec.write_topics(paths["topics"], topics)
-    trec.write_qrels(paths["qrels"], qrels)
-    trec.write_run(paths["run"], run, "made")
-    return paths
+def files(tmp_path, files_in) -> dict[str, Path]:
+    """These files, of this test's own."""
+    return files_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
