@@ -214,6 +214,35 @@ def pyserini_here() -> Iterator[None]:
         yield
 
 
+# `python -m dense_hn.train`, but for the process that an export starts.
+TRAIN_HERE = """
+import sys
+from dense_hn import cli, pyserini, trec
+from dense_hn.export import self_check
+from dense_hn.train.__main__ import main
+
+def search(arguments, output, _):
+    words = sys.argv
+    sys.argv = ["dense_hn.pyserini", *arguments]
+    pyserini.main()
+    sys.argv = words
+    return trec.read_run(output)
+
+self_check.in_pyserini = search
+cli.run(main)
+"""
+
+
+@pytest.fixture(scope="session")
+def train_command(tmp_path_factory) -> list[str]:
+    """As ``pyserini_here``, for a recipe in a process of its own: stands for
+    `python -m dense_hn.train`.
+    """
+    script = tmp_path_factory.mktemp("train") / "train.py"
+    script.write_text(TRAIN_HERE)
+    return [sys.executable, str(script)]
+
+
 def _lines(rows) -> bytes:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
 
