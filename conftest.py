@@ -9,7 +9,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from dense_hn import cache, trec
+from dense_hn import anserini, cache, pyserini, trec
 from dense_hn.collections.corpus import write_corpus
 from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
+from dense_hn.export import self_check
 
 COLOURS = ["red", "green", "blue", "black", "white", "amber"]
 THINGS = ["lamp", "door", "chair", "clock", "river", "stone", "train", "apple"]
@@ -117,20 +118,30 @@ def contest() -> tuple[
     return qrels, runs
 
 
+@pytest.fixture(scope="session")
+def files_in(corpus, topics, qrels, run) -> Callable[[Path], dict[str, Path]]:
+    """Writes the collection above as files: corpus, topics, qrels, run."""
+
+    def write(folder: Path) -> dict[str, Path]:
+        paths = {
+            "corpus": folder / "corpus.jsonl",
+            "topics": folder / "topics.tsv",
+            "qrels": folder / "qrels.txt",
+            "run": folder / "run.txt",
+        }
+        write_corpus(paths["corpus"], corpus)
+        trec.write_topics(paths["topics"], topics)
+        trec.write_qrels(paths["qrels"], qrels)
+        trec.write_run(paths["run"], run, "made")
+        return paths
+
+    return write
+
+
 @pytest.fixture
-def files(tmp_path, corpus, topics, qrels, run) -> dict[str, Path]:
-    """The collection above as files: corpus, topics, qrels, run."""
-    paths = {
-        "corpus": tmp_path / "corpus.jsonl",
-        "topics": tmp_path / "topics.tsv",
-        "qrels": tmp_path / "qrels.txt",
-        "run": tmp_path / "run.txt",
-    }
-    write_corpus(paths["corpus"], corpus)
-    trec.write_topics(paths["topics"], topics)
-    trec.write_qrels(paths["qrels"], qrels)
-    trec.write_run(paths["run"], run, "made")
-    return paths
+def files(tmp_path, files_in) -> dict[str, Path]:
+    """These files, of this test's own."""
+    return files_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +182,65 @@ def small_recipe(tmp_path, split_folder, bert) -> Path:
         f"star: {settings}\nadore: {settings}\n"
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def pyserini_here() -> Iterator[None]:
+    """Lets recipes index for BM25, and look into what they export, with Pyserini in the
+    test's own process.
+
+    It is as real as in a process of its own, which needs a quarter of a minute to load it
+    each time. What is started there, and what is made of its failures, is for other
+    modules.
+    """
+
+    def run(arguments: Iterable[str]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["dense_hn.pyserini", *arguments])
+            pyserini.main()
+
+    def search(arguments: Sequence[str], output: Path, _: str) -> trec.Run:
+        run(arguments)
+        return trec.read_run(output)
+
+    def index(command: Sequence[str], folder: Path, *rest: object) -> None:
+        # Java keeps the working directory that it was started in.
+        run(word.replace(str(folder), str(folder.resolve())) for word in command)
+        assert anserini.count(folder) == rest[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(self_check, "in_pyserini", search)
+        patch.setattr(anserini, "index", index)
+        yield
+
+
+# `python -m dense_hn.train`, but for the process that an export starts.
+TRAIN_HERE = """
+import sys
+from dense_hn import cli, pyserini, trec
+from dense_hn.export import self_check
+from dense_hn.train.__main__ import main
+
+def search(arguments, output, _):
+    words = sys.argv
+    sys.argv = ["dense_hn.pyserini", *arguments]
+    pyserini.main()
+    sys.argv = words
+    return trec.read_run(output)
+
+self_check.in_pyserini = search
+cli.run(main)
+"""
+
+
+@pytest.fixture(scope="session")
+def train_command(tmp_path_factory) -> list[str]:
+    """As ``pyserini_here``, for a recipe in a process of its own: stands for
+    `python -m dense_hn.train`.
+    """
+    script = tmp_path_factory.mktemp("train") / "train.py"
+    script.write_text(TRAIN_HERE)
+    return [sys.executable, str(script)]
 
 
 def _lines(rows) -> bytes:

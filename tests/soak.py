@@ -28,6 +28,7 @@ CHANGES = (
     *("collection.pydoc=[json,email,http]", "star.max_steps=4", "adore.max_steps=8"),
     *("star.save_minutes=1e-9", "adore.save_minutes=1e-9"),
 )
+COMMAND = (sys.executable, "-m", "dense_hn.train")
 # What must be the same; the rest tells of times, or is Lucene's.
 COMPARED = (
     *("runs/*/*.txt", "qrels/*/*.txt", "work/*/collection/**/*"),
@@ -76,8 +77,8 @@ def soak(
 def started_in(folder: Path, recipe: str, changes: Sequence[str]) -> subprocess.Popen:
     """The recipe's command, in a process group of its own; what it says goes to a file."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "dense_hn.train", recipe]
-    command += ["--output", str(folder), *(["--set", *changes] if changes else [])]
+    command = [*COMMAND, recipe, "--output", str(folder)]
+    command += ["--set", *changes] if changes else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (folder / "said.txt").open("ab") as said:
         return subprocess.Popen(

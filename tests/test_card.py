@@ -18,6 +18,7 @@ adore: {{max_steps: 1, per_device_train_batch_size: 2, adore_hits: 5, use_cpu: t
 """
 
 
+@pytest.mark.usefixtures("pyserini_here")
 @pytest.mark.parametrize(
     "base_says", ["---\nlicense: mit\n---\nA base.\n", "---\n[\n---\n"]
 )

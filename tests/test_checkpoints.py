@@ -253,8 +253,11 @@ def test_no_checkpoints_where_none_are_wanted(argv, tmp_path, monkeypatch):
         commands.parse("star", argv("star", "out", save_minutes=-1))
 
 
-def test_a_recipe_that_is_killed_again_and_again(small_recipe, tmp_path):
+def test_a_recipe_that_is_killed_again_and_again(
+    small_recipe, train_command, tmp_path, monkeypatch
+):
     """A small version of soak.py."""
+    monkeypatch.setattr(soak, "COMMAND", train_command)
     assert soak.soak(str(small_recipe), [], tmp_path / "soak", kills=2, seed=1) >= 1
     kept = soak.digests(tmp_path / "soak" / "whole")
     assert {"runs/small/adore.test.txt", "work/small/indexes/star/index"} <= set(kept)

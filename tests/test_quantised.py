@@ -213,6 +213,7 @@ def weights(output) -> bytes:
     return (output / "adore" / "model.safetensors").read_bytes() + made
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_a_quantised_training_leaves_an_index_that_pyserini_opens(many, bert, tmp_path):
     """Self-checked in Pyserini when it is written; its codes are those of an export."""
     index = tmp_path / "index"

@@ -35,25 +35,31 @@ def home(tmp_path_factory):
 
 
 def test_two_processes_write_what_one_does(bert, files, corpus, home, monkeypatch):
-    # As `-m dense_hn.encode`, in windows that are small enough for both to have several.
-    script = home / "encode.py"
+    # As `-m dense_hn.encode`, in windows that are small enough for both to have several;
+    # and then as `-m dense_hn.mine`.
+    script = home / "both.py"
     script.write_text(
-        "from dense_hn import cli, encode\nencode.WINDOW = 5\ncli.run(encode.main)\n"
+        "import sys\n"
+        "from dense_hn import cli, encode, mine\n"
+        "encode.WINDOW, words = 5, sys.argv[1:]\n"
+        "for main in encode.main, mine.main:\n"
+        "    end = words.index('END')\n"
+        "    sys.argv[1:], words = words[:end], words[end + 1 :]\n"
+        "    cli.run(main)\n"
     )
     monkeypatch.setattr(encode, "WINDOW", 5)
     encoder = DenseEncoder.load(str(bert))
     vectors = encode_corpus(encoder, corpus, home / "one")
-    command = ["corpus", "--encoder", bert, "--corpus", files["corpus"]]
-    run(script, *command, "--output", home / "two")
+    one, two = home / "one.txt", home / "two.txt"
+    mine.mine(encoder, vectors, files["topics"], 7, one, "dense_hn", files["qrels"])
+    encoding = ["corpus", "--encoder", bert, "--corpus", files["corpus"]]
+    mining = ["--encoder", bert, "--vectors", home / "one"]
+    mining += ["--topics", files["topics"], "--hits", "7", "--qrels", files["qrels"]]
+    encoding += ["--output", home / "two", "END"]
+    run(script, *encoding, *mining, "--output", two, "END")
+    assert one.read_bytes() == two.read_bytes()
     for name in (DOCIDS, MANIFEST):
         assert (home / "one" / name).read_bytes() == (home / "two" / name).read_bytes()
     one, two = (np.load(home / name / MATRIX) for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     assert "passages_per_second" in json.loads((home / "two" / COSTS).read_text())
-
-    one, two = home / "one.txt", home / "two.txt"
-    mine.mine(encoder, vectors, files["topics"], 7, one, "dense_hn", files["qrels"])
-    command = ["-m", "dense_hn.mine", "--encoder", bert, "--vectors", home / "one"]
-    command += ["--topics", files["topics"], "--hits", "7", "--qrels", files["qrels"]]
-    run(*command, "--output", two)
-    assert one.read_bytes() == two.read_bytes()

@@ -273,6 +273,7 @@ def test_a_changed_branch_redoes_what_reads_it(branching, tmp_path, change, redo
     assert changed == redone | {"evaluate", "cards"}
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_a_branching_recipe_from_end_to_end(
     branching, split_folder, tmp_path, corpus, topics, capsys
 ):

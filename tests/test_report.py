@@ -29,7 +29,7 @@ DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, split_folder_in, bert) -> Pipeline:
+def ran(tmp_path_factory, split_folder_in, bert, pyserini_here) -> Pipeline:
     """A recipe that ran, on a collection with a passage and topics that are hostile."""
     folder = tmp_path_factory.mktemp("report")
     made = split_folder_in(folder)

@@ -20,10 +20,11 @@ from dense_hn.train.passages import WholePassages
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 EVALUATE = {"eval_strategy": "steps", "eval_steps": 3, "eval_training_topics": 5}
-# As `-m dense_hn.train`; the gradients of every step go into a file, and the bytes of what
-# the first process has after each collective.
+# As `-m dense_hn.train`, one training after another, as a file lists them; the gradients of
+# every step of each go into a file, and the bytes of what the first process has after each
+# collective.
 SCRIPT = """
-import os, sys, torch
+import json, os, sys, torch
 from torch import distributed
 from dense_hn import cli
 from dense_hn.export import folder
@@ -55,11 +56,34 @@ def counted_add(table, *args, **kwargs):
 distributed.all_gather_into_tensor = counted_gather
 distributed.all_reduce = counted_add
 folder.self_check = lambda *_: "in other tests"
-file = sys.argv.pop(1)
-cli.run(command.main)
-if os.environ.get("RANK", "0") == "0":
-    torch.save({"gradients": Keep.kept, "had": had}, file)
+jobs = json.load(open(sys.argv[1]))
+for file, words in jobs:
+    Keep.kept.clear(), had.clear()
+    sys.argv[1:] = words
+    cli.run(command.main)
+    if os.environ.get("RANK", "0") == "0":
+        torch.save({"gradients": Keep.kept, "had": had}, file)
 """
+# By what tells them apart: the stage, and its settings.
+CASES = {
+    # Evaluation is divided, too.
+    "star": ("star", {"random_per_query": 1, **EVALUATE}),
+    "infonce": ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
+    "adore": ("adore", {"random_per_query": 2, "judged_only": True, **EVALUATE}),
+    # Plain descent, so that vectors in the matrix age and no rounding is blown up.
+    "dynamic": (
+        "dynamic",
+        {
+            "dynamic_hits": 10,
+            "slice_passages": 5,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+        },
+    ),
+    # 256 passages make a codebook.
+    "pq": ("adore", {"form": "pq", "pq_m": 4, "train_centroids": True, **EVALUATE}),
+    "cross": ("cross", {"random_per_query": 1}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,81 +93,92 @@ def script(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def few(files, tmp_path):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def files(files_in, home):
+    """The made collection."""
+    return files_in(home)
+
+
+@pytest.fixture(scope="module")
+def few(files, home):
     """Files of nine topics: batches of four, four, and one, which one process has."""
     topics = dict(list(trec.read_topics(files["topics"]).items())[:9])
-    trec.write_topics(tmp_path / "few.tsv", topics)
+    trec.write_topics(home / "few.tsv", topics)
     qrels = trec.read_qrels(files["qrels"])
-    trec.write_qrels(tmp_path / "few.qrels", {qid: qrels[qid] for qid in topics})
-    return {"topics": tmp_path / "few.tsv", "qrels": tmp_path / "few.qrels"}
+    trec.write_qrels(home / "few.qrels", {qid: qrels[qid] for qid in topics})
+    return {"topics": home / "few.tsv", "qrels": home / "few.qrels"}
 
 
-def run(words, timeout=300):
-    done = subprocess.run(
-        list(map(str, words)),
+def run(*words, jobs, folder):
+    """Run the script with this list of a file and the words of a training each."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    return subprocess.run(
+        [*map(str, words), str(folder / "jobs.json")],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,
         capture_output=True,
-        timeout=timeout,
+        timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
-@pytest.mark.parametrize(
-    ("stage", "changes"),
-    [
-        # Evaluation is divided, too.
-        ("star", {"random_per_query": 1, **EVALUATE}),
-        ("star", {"star_loss": "infonce", "topics_per_positive": 2}),
-        ("adore", {"random_per_query": 2, "judged_only": True, **EVALUATE}),
-        # Plain descent, so that vectors in the matrix age and no rounding is blown up.
-        (
-            "dynamic",
-            {
-                "dynamic_hits": 10,
-                "slice_passages": 5,
-                "optim": "sgd",
-                "learning_rate": 0.1,
-            },
-        ),
-        # 256 passages make a codebook.
-        ("adore", {"form": "pq", "pq_m": 4, "train_centroids": True, **EVALUATE}),
-        ("cross", {"random_per_query": 1}),
-    ],
-)
-def test_gradients_are_those_of_one_process(
-    stage, changes, script, few, files, bert, corpus, tmp_path, monkeypatch
-):
-    """To 1e-6 of their length, in three steps of which the last is uneven."""
+def words_of(case, few, files, bert, home):
+    """The words of a case's training, but for what is its number of processes'."""
+    stage, changes = CASES[case]
     if "form" in changes:
-        corpus = corpus | {f"more-{n}": f"old {n} lamp" for n in range(252)}
-        changes = changes | {"index_output": tmp_path / "index"}
-    encode_corpus(DenseEncoder.load(str(bert)), corpus, tmp_path / "vectors")
+        changes = changes | {"index_output": home / case / "index"}
     named = {"encoder": bert, **few, "max_steps": 3, "learning_rate": 0}
     named |= {"max_grad_norm": 0, "use_cpu": True, "logging_steps": 1} | changes
     if "eval_steps" in changes:
         named |= {"eval_topics": files["topics"], "eval_qrels": files["qrels"]}
     if stage == "adore":
-        named |= {"vectors": tmp_path / "vectors", "adore_hits": 10}
+        named |= {"vectors": home / case / "vectors", "adore_hits": 10}
     else:
         named |= {"corpus": files["corpus"], "negatives": files["run"], "dropout": 0}
+    return stage, named
+
+
+@pytest.fixture(scope="module")
+def trained(script, few, files, bert, corpus, home):
+    """All cases in one process, and all in two; what both said."""
+    encoder = DenseEncoder.load(str(bert))
+    more = corpus | {f"more-{n}": f"old {n} lamp" for n in range(252)}
+    for case, (stage, changes) in CASES.items():
+        if stage == "adore":
+            texts = more if "form" in changes else corpus
+            encode_corpus(encoder, texts, home / case / "vectors")
+    said = []
+    for name, command, batch in (("one", [sys.executable], 4), ("two", TORCHRUN, 2)):
+        jobs = []
+        for case in CASES:
+            (home / case).mkdir(exist_ok=True)
+            stage, named = words_of(case, few, files, bert, home)
+            named |= {"output_dir": home / case / name}
+            named |= {"per_device_train_batch_size": batch}
+            words = [stage, *map(str, arguments.argv_of(named))]
+            jobs.append((str(home / case / f"{name}.pt"), words))
+        said.append(run(*command, script, jobs=jobs, folder=home).stderr)
+    return said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_one_process(case, trained, home, monkeypatch):
+    """To 1e-6 of their length, in three steps of which the last is uneven."""
+    stage, changes = CASES[case]
     gradients, had, logs, measured = [], [], [], []
-    for name, command, batch in (
-        ("one", [sys.executable], 4),
-        ("two", TORCHRUN, 2),
-    ):
-        own = {"output_dir": tmp_path / name, "per_device_train_batch_size": batch}
-        argv = arguments.argv_of(named | own)
-        run([*command, script, tmp_path / f"{name}.pt", stage, *argv])
-        kept = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+    for name, said in zip(("one", "two"), trained, strict=True):
+        assert (home / case / f"{name}.pt").is_file(), said
+        kept = torch.load(home / case / f"{name}.pt", weights_only=True)
         gradients.append(kept["gradients"])
         had.append(kept["had"])
-        lines = (tmp_path / f"{name}.log.jsonl").read_text().splitlines()
+        lines = (home / case / f"{name}.log.jsonl").read_text().splitlines()
         logs.append([line for line in map(json.loads, lines) if "loss" in line])
-        measured.append(curves.read(tmp_path / f"{name}.log.jsonl"))
+        measured.append(curves.read(home / case / f"{name}.log.jsonl"))
     assert measured[0] == measured[1]
     assert bool(measured[0]) is ("eval_steps" in changes)
     one, two = gradients
@@ -203,15 +238,9 @@ def test_a_process_that_dies_ends_all(script, few, files, bert, tmp_path):
         | {"negatives": files["run"], "output_dir": tmp_path / "out"}
         | {"per_device_train_batch_size": 2, "max_steps": 50}
     )
+    jobs = [(str(tmp_path / "x.pt"), ["star", *map(str, argv)])]
     started = time.monotonic()
-    done = subprocess.run(
-        [*TORCHRUN, str(dying), str(tmp_path / "x.pt"), "star", *argv],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
+    done = run(*TORCHRUN, dying, jobs=jobs, folder=tmp_path)
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL)" in done.stderr
     assert time.monotonic() - started < 120

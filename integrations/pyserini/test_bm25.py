@@ -13,11 +13,12 @@ from dense_hn.collections.corpus import corpus_digest
 from dense_hn.files import digest as files_digest
 
 
-@pytest.fixture
-def index(corpus, tmp_path):
+@pytest.fixture(scope="module")
+def index(corpus, tmp_path_factory):
     """Lucene index of the made corpus."""
-    bm25.index(corpus, tmp_path / "index")
-    return tmp_path / "index"
+    folder = tmp_path_factory.mktemp("bm25") / "index"
+    bm25.index(corpus, folder)
+    return folder
 
 
 def test_equals_pyserinis_own_search(index, files, topics, tmp_path):

@@ -47,6 +47,7 @@ def downloads(tmp_path, corpus, topics, qrels, run):
     return tmp_path
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_every_stage(downloads, roberta, corpus, topics, qrels, run, monkeypatch):
     monkeypatch.chdir(downloads)
     changes = [*SMALL, f"encoder.source={roberta}"]

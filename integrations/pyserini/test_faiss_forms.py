@@ -3,6 +3,7 @@
 1,000 functions of the standard library, encoded by all-MiniLM-L6-v2, and 60 queries.
 """
 
+import importlib
 import json
 import random
 import shlex
@@ -13,8 +14,9 @@ from pathlib import Path
 import faiss
 import pytest
 from compare_runs import compare
+from replay import run_here
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, pyserini, trec
 from dense_hn.collections import sources
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import Vectors, encode_corpus, encode_texts
@@ -42,28 +44,6 @@ BOUNDS = {
     "opq-ivf-pq": 0.65,
 }
 CODED = {"pq_m": 24}
-# Searches folders, the next argument each, with one encoder, through Pyserini's API;
-# then with relevance feedback, which reconstructs vectors.
-SEARCH = """
-import json, sys
-from dense_hn import pyserini, trec
-pyserini.start_jvm()
-from pyserini.encode import AutoQueryEncoder
-from pyserini.search.faiss import DenseVectorAveragePrf, FaissSearcher
-encoder, topics, hits, *folders = sys.argv[1:]
-encoder = AutoQueryEncoder(encoder, pooling="mean", l2_norm=True)
-k = int(hits)
-queries = {q: encoder.encode(text)[None] for q, text in trec.read_topics(topics).items()}
-for folder in folders:
-    searcher = FaissSearcher(folder, encoder)
-    run = {q: searcher.search(query, k) for q, query in queries.items()}
-    run = {q: {hit.docid: float(hit.score) for hit in found} for q, found in run.items()}
-    vector, found = searcher.search(next(iter(queries.values())), k, return_vector=True)
-    mean = DenseVectorAveragePrf().get_prf_q_emb(vector[0], found)
-    again = searcher.search(mean[None].astype("float32"), k)
-    with open(f"{folder}/run.json", "w") as file:
-        json.dump([run, [hit.docid for hit in again]], file)
-"""
 
 
 def python(*arguments: str) -> str:
@@ -111,25 +91,37 @@ def exact(encoder, vectors, topics) -> trec.Run:
 
 
 @pytest.fixture(scope="module")
-def searched(root, vectors) -> dict[str, tuple[trec.Run, list[str]]]:
-    """What Pyserini finds in every form, in one process."""
-    folders = {}
+def searched(root, vectors, topics) -> dict[str, tuple[trec.Run, list[str]]]:
+    """What Pyserini finds in every form, through its API; and then with relevance feedback,
+    which reconstructs vectors.
+    """
+    pyserini.start_jvm()
+    search = importlib.import_module("pyserini.search.faiss")
+    encoding = importlib.import_module("pyserini.encode").AutoQueryEncoder
+    encoding = encoding(str(root / "encoder"), pooling="mean", l2_norm=True)
+    queries = {qid: encoding.encode(text)[None] for qid, text in topics.items()}
+    first, found = next(iter(queries.values())), {}
     for form in faiss_index.FORMS:
         given = CODED if "pq" in form.split("-") else {}
         settled = faiss_index.settle(form, given, PASSAGES, vectors.matrix.shape[1])
-        folders[form] = root / "forms" / form
-        folders[form].mkdir(parents=True)
-        write_index(vectors, folders[form], form, settled)
-    paths = [root / "encoder", root / "topics.tsv", HITS, *folders.values()]
-    python("-c", SEARCH, *map(str, paths))
-    return {
-        form: json.loads((folder / "run.json").read_text())
-        for form, folder in folders.items()
-    }
+        folder = root / "forms" / form
+        folder.mkdir(parents=True)
+        write_index(vectors, folder, form, settled)
+        searcher = search.FaissSearcher(str(folder), encoding)
+        run = {qid: searcher.search(query, HITS) for qid, query in queries.items()}
+        run = {q: {hit.docid: float(hit.score) for hit in run[q]} for q in run}
+        vector, hits = searcher.search(first, HITS, return_vector=True)
+        mean = search.DenseVectorAveragePrf().get_prf_q_emb(vector[0], hits)
+        again = searcher.search(mean[None].astype("float32"), HITS)
+        found[form] = run, [hit.docid for hit in again]
+    return found
 
 
 def test_flat_through_the_command_lines(root, encoder, vectors, topics):
-    """Exported, and searched by the line that is printed: every hit of all passages."""
+    """Exported, and searched by the line that is printed: every hit of all passages.
+
+    Here the export starts its own process for the self-check, as it does for a user.
+    """
     words = ["--vectors", root / "vectors", "--encoder", root / "encoder"]
     words += ["--output", root / "flat", "--topics", root / "topics.tsv"]
     (line,) = python("-m", "dense_hn.export", *map(str, words)).splitlines()
@@ -137,7 +129,8 @@ def test_flat_through_the_command_lines(root, encoder, vectors, topics):
     assert interpreter == "python"
     command[command.index("--output") + 1] = str(root / "run.txt")
     command[command.index("--hits") + 1] = str(PASSAGES)
-    python(*command)
+    assert command[0] == "-m"
+    run_here(command[1], command[2:])
     ours = dict(retrieve(encoder, vectors, topics, PASSAGES))
     found = compare(ours, trec.read_run(root / "run.txt"), PASSAGES)
     assert (found["topics"], found["hits"]) == (QUERIES, QUERIES * PASSAGES)
@@ -180,6 +173,7 @@ def test_half_the_bits_have_nearly_the_same_scores(searched, exact, form):
             assert theirs[qid][docid] == pytest.approx(hits[docid], rel=1e-2)
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_a_form_passes_the_self_check(root, encoder, vectors, topics, caplog):
     """The coarsest: its hits are far from the exact ones, and Pyserini's all the same."""
     caplog.set_level("INFO", "dense_hn")
@@ -195,6 +189,7 @@ def test_a_form_passes_the_self_check(root, encoder, vectors, topics, caplog):
     assert float(said.rpartition("; ")[2].partition("%")[0]) < 90
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_an_encoder_that_pyserini_runs_differently_is_refused(root, vectors):
     """Its folder does not tell Pyserini to cut queries where we do."""
     raw = DenseEncoder.load(MINILM, **SETTINGS)

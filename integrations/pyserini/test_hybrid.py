@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from replay import run_here
-from test_search_faiss import command
 
 from dense_hn import bm25, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
@@ -27,7 +26,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def replayed(tmp_path_factory, bert, corpus, topics, qrels):
+def replayed(tmp_path_factory, bert, corpus, topics, qrels, pyserini_here):
     """The runs after the page's commands, query vectors and passage vectors."""
     root = tmp_path_factory.mktemp("hybrid")
     work, runs = root / "work" / "quickstart", root / "runs" / "quickstart"
@@ -46,10 +45,7 @@ def replayed(tmp_path_factory, bert, corpus, topics, qrels):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for module, *arguments in commands():
-            if module == "dense_hn.pyserini":
-                command(module, *arguments)
-            else:
-                run_here(module, arguments)
+            run_here(module, arguments)
     queries = encode_texts(encoder, list(topics.values()), "query").double().numpy()
     found = {p.name.split(".")[0]: trec.read_run(p) for p in runs.glob("*.test.txt")}
     return found, queries, vectors.matrix.double().numpy()

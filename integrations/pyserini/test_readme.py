@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from replay import run_here
 
 from dense_hn import trec
@@ -24,6 +25,7 @@ def step_by_step() -> list[list[str]]:
     return [shlex.split(line) for line in block.strip().splitlines()]
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, capsys):
     write_corpus(tmp_path / "c" / "corpus" / "corpus.jsonl", corpus)
     qids = list(topics)

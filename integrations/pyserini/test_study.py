@@ -44,6 +44,7 @@ def tables_of(monkeypatch, capsys, root, *flags):
     return tables
 
 
+@pytest.mark.usefixtures("pyserini_here")
 def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     """What the table says of a system is what its recipe's table says."""
     write_beir(tmp_path / "made", corpus, topics, qrels)

@@ -1,6 +1,7 @@
 """JSONL vectors, encoded topics and dense Lucene indexes in the real Pyserini.
 
-Runs the command lines that read them and compares their runs with in-process search.
+Runs the command lines that read them and compares their runs with our search. The
+exporters' self-checks run in processes of their own.
 """
 
 import contextlib
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_search_faiss import assert_same_run, command
+from replay import run_here
+from test_search_faiss import assert_same_run
 
 from dense_hn import DenseHNError, encode, search, trec
 from dense_hn.columns import Docids
@@ -68,11 +70,11 @@ def test_jsonl_and_encoded_topics(encoded, monkeypatch):
     monkeypatch.chdir(root)
     words = ["--encoder", str(source), "--output"]
     (indexing,) = printed(monkeypatch, export, *words, "jsonl", "--form", "jsonl")
-    command(*indexing, "--threads", "1")
+    run_here(indexing[0], [*indexing[1:], "--threads", "1"])
     words = ["topics", *words, "encoded", "--topics", "topics.tsv"]
     (search,) = printed(monkeypatch, encode, *words)
     search[search.index("--hits") + 1] = "20"
-    command(*search)
+    run_here(search[0], search[1:])
     assert_same_run(ours, trec.read_run(root / "RUN.txt"))
 
 
@@ -85,7 +87,7 @@ def searched(form: str, index: Path, topics: Path, hits: int) -> trec.Run:
     """The run of the command that searches a dense Lucene index."""
     output = index.with_suffix(".run")
     arguments = lucene.search_command(form, index, topics, output, hits)
-    command("dense_hn.pyserini", "search.lucene", *arguments)
+    run_here("dense_hn.pyserini", ["search.lucene", *arguments])
     return trec.read_run(output)
 
 
@@ -114,9 +116,9 @@ def test_lucene_by_the_commands_that_are_printed(
     )
     assert manifest["vectors"] == {"form": form} | stored
     assert not (root / form / "jsonl").exists()
-    command(*encoding)
+    run_here(encoding[0], encoding[1:])
     search[search.index("--hits") + 1] = "20"
-    command(*search)
+    run_here(search[0], search[1:])
     assert_same_run(half(ours), trec.read_run(root / "RUN.txt"))
 
 

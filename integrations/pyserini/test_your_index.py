@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from replay import run_here
-from test_search_faiss import assert_same_run, command
+from test_search_faiss import assert_same_run
 
 from dense_hn import trec
 from dense_hn.collections.corpus import write_corpus
@@ -40,11 +40,8 @@ def replayed(tmp_path_factory, corpus, topics, qrels):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for _, _, module, *arguments in commands():
-            if module == "dense_hn.pyserini":
-                command(module, *arguments)
-            else:
-                extra = STEPS if module == "dense_hn.train" else []
-                run_here(module, [*arguments, *extra])
+            extra = STEPS if module == "dense_hn.train" else []
+            run_here(module, [*arguments, *extra])
             if arguments[0] == "index.faiss":
                 made = {path: digest(path) for path in (root / "index").iterdir()}
     return root, made
