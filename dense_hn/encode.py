@@ -116,7 +116,8 @@ class Vectors:
         if not self.encoder.startswith(UNKNOWN):
             raise DenseHNError(
                 f"{self.path}: these vectors were made by another encoder than {name} "
-                "(or with other passage settings); encode the corpus with it first"
+                "(or with other passage settings), and it was not trained to search them; "
+                "encode the corpus with it first, or name what it was trained for"
             )
         if self.matrix.shape[1] != encoder.dimension:
             raise DenseHNError(

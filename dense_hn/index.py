@@ -143,13 +143,9 @@ def coded(vectors: Vectors, form: str, parameters: Mapping[str, int]) -> Codes:
     Args:
         vectors: the passages.
         form: of faiss_index.CODED.
-        parameters: see faiss_index.settle.
-
-    Raises:
-        DenseHNError: as faiss_index.settle.
+        parameters: as faiss_index.settle returns them.
     """
-    settled = faiss_index.settle(form, parameters, *vectors.matrix.shape)
-    index = faiss_index.build(vectors.matrix, form, settled)
+    index = faiss_index.build(vectors.matrix, form, parameters)
     return codes_of(*_peel(index, vectors.path))
 
 

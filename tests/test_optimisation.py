@@ -88,9 +88,9 @@ def train(bert, files, corpus, tmp_path, monkeypatch):
         argv |= {"disable_tqdm": True, "optim": "sgd"}
         fit = STAGES[stage].fit
 
-        def probed_fit(trainer, trained, made):
+        def probed_fit(trainer, *args):
             runs.append(Probe(trainer))
-            fit(trainer, trained, made)
+            fit(trainer, *args)
 
         with monkeypatch.context() as patch:
             patch.setattr(STAGES[stage], "fit", probed_fit)

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from dense_hn import DenseHNError, cross_encoder, rerank, trec
 from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.report import comparison
-from dense_hn.train import arguments, commands, recipe
+from dense_hn.train import arguments, commands, cross, recipe
 from dense_hn.train.pipeline import Pipeline
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
@@ -487,12 +487,28 @@ def test_broken_input_is_refused_before_the_training(
     trec.write_run(files["run"], {**run, "q3": {"nowhere": 1.0}}, "x")
     with pytest.raises(DenseHNError, match="docid 'nowhere'"):
         commands.train("cross", cross_argv(files, bert, tmp_path / "out"))
-    trec.write_run(files["run"], {q: run[q] for q in list(run)[1:]}, "x")
+    trec.write_run(files["run"], {"elsewhere": run["q1"]}, "x")
     with pytest.raises(DenseHNError, match="query 'q0' has no negatives"):
         commands.train("cross", cross_argv(files, bert, tmp_path / "out"))
     files["qrels"].write_text("q0 0 red-lamp 1\n")
     with pytest.raises(DenseHNError, match="has no relevant document"):
         commands.train("cross", cross_argv(files, bert, tmp_path / "out"))
+
+
+def test_topics_without_negatives_are_left_out_and_counted(
+    bert, files, run, tmp_path, monkeypatch, caplog
+):
+    trec.write_run(files["run"], {q: run[q] for q in list(run)[1:]}, "x")
+    seen, collate = [], cross.CrossCollator.__call__
+    monkeypatch.setattr(
+        cross.CrossCollator,
+        "__call__",
+        lambda self, items: seen.extend(items) or collate(self, items),
+    )
+    commands.train("cross", cross_argv(files, bert, tmp_path / "out"))
+    asked = {qid for item in seen for qid in item["topics"]}
+    assert asked == run.keys() - {"q0"}
+    assert "1 of 24 queries have no negatives in" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["margin-mse", "kl"])

@@ -97,6 +97,7 @@ def draw_curves(
     panels = drawn.subplots(rows, columns, squeeze=False).flat
     for axes, measure in zip(panels, measures, strict=False):
         axes.set(title=measure, xlabel="step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         for name, of in curves.items():
             steps = of.get(measure, {})

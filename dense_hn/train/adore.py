@@ -372,9 +372,9 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     trec.require_known(qrels, docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
     codes = vectors.codes if isinstance(vectors, IndexVectors) else None
-    given = {} if args.pq_m is None else {"pq_m": args.pq_m}
+    parameters = {} if args.pq_m is None else {"pq_m": args.pq_m}
     if args.form:
-        faiss_index.settle(args.form, given, *vectors.matrix.shape)
+        parameters = faiss_index.settle(args.form, parameters, *vectors.matrix.shape)
     elif codes is None and args.train_centroids:
         raise DenseHNError(
             f"{vectors.path}: no index of the form {' or '.join(CODED)} with 8 bits a code, so "
@@ -419,7 +419,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         folder.require_searchable(vectors, {args.encoder: encoder})
         require_replaceable(args.index_output, *folder.HOLDS)
     if args.form:
-        codes = coded(vectors, args.form, given)
+        codes = coded(vectors, args.form, parameters)
     if codes is not None:
         codes.requires_grad_(args.train_centroids)
     if args.train_centroids:

@@ -146,7 +146,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
 
     Raises:
         DenseHNError: a file that cannot be read, a docid that is not in the corpus, a
-            topic without positives or negatives, flags that do not go together.
+            topic without positives, no topic with negatives, flags that do not go
+            together.
     """
     check(args, training)
     supervision = Supervision(args)
@@ -159,7 +160,6 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         corpus,
         args.corpus,
         training.seed,
-        alone=not args.random_per_query,
     )
     drawn = hard.sources()
     random = RandomNegatives(
@@ -173,10 +173,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     cross = CrossEncoder.load(args.encoder, args.length, seed=training.seed)
     if args.dropout is not None:
         set_dropout(cross.model, args.dropout)
-    positives = {
-        qid: trec.positives(supervision.qrels, qid) for qid in supervision.topics
+    # Those without any negative, which are counted, have nothing to be told from.
+    topics = {
+        qid: text
+        for qid, text in supervision.topics.items()
+        if args.random_per_query or any(qid in source for source in drawn)
     }
-    dataset = JointDataset(supervision.topics, positives, drawn, random, training.seed)
+    positives = {qid: trec.positives(supervision.qrels, qid) for qid in topics}
+    dataset = JointDataset(topics, positives, drawn, random, training.seed)
     trainer = CrossTrainer(
         cross=cross,
         args=training,
