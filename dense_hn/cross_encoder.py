@@ -95,7 +95,7 @@ class CrossEncoder:
         if headless and seed is not None:
             config.num_labels = 1
         else:
-            require(source)
+            _require(source, config)
         with loading(source, WHAT):
             tokenizer = load_tokenizer(locate(source), config, "own")
             with torch.random.fork_rng():
@@ -197,7 +197,10 @@ def require(source: str) -> None:
     Raises:
         DenseHNError: no such model, no head, a head of other than one or two labels.
     """
-    config = _config(source)
+    _require(source, _config(source))
+
+
+def _require(source: str, config: PreTrainedConfig) -> None:
     if not _has_head(config):
         raise DenseHNError(
             f"{source}: is no cross-encoder (config.json names no …{HEAD}); make one of it "

@@ -13,6 +13,7 @@ A folder of encoded topics is for searching in Pyserini without the model; see
 :func:`encode_topics`.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -458,6 +459,19 @@ def search_command(
     return [*command, "--hits", str(hits)]
 
 
+def add_halves(parser: argparse.ArgumentParser) -> None:
+    """Let a command line say what the layers compute in: ``half``, one of HALVES or None."""
+    halves = parser.add_mutually_exclusive_group()
+    for half in HALVES:
+        halves.add_argument(
+            f"--{half}",
+            dest="half",
+            action="store_const",
+            const=half,
+            help="what the layers compute in on a GPU, instead of float32",
+        )
+
+
 def main() -> None:
     """Encode a corpus or topics from the command line."""
     parser = cli.parser("dense_hn.encode", __doc__)
@@ -471,15 +485,7 @@ def main() -> None:
         one.add_argument(f"--{what}", required=True, help=file)
         one.add_argument("--output", required=True, help="folder to write")
         if what == "corpus":
-            halves = one.add_mutually_exclusive_group()
-            for half in HALVES:
-                halves.add_argument(
-                    f"--{half}",
-                    dest="half",
-                    action="store_const",
-                    const=half,
-                    help="what the layers compute in on a GPU, instead of float32",
-                )
+            add_halves(one)
     args = parser.parse_args()
     if args.what == "corpus":
         ranks.start()

@@ -95,13 +95,12 @@ class Codes(nn.Module):
     @torch.no_grad()
     def decoded(self, rows: slice | Sequence[int] = slice(None)) -> Tensor:
         """[n, D] float32 on the CPU, what rows of the passages stand for now; all of them."""
-        codes, made, start = self.codes[rows], None, 0
-        for part in codes.split(CHUNK):
-            vectors = self.take(part)
-            if made is None:
-                made = torch.empty(len(codes), vectors.shape[1])
-            made[start : start + len(part)] = vectors
-            start += len(part)
+        codes = self.codes[rows]
+        turned = self.rotation is not None
+        length = self.rotation.shape[1] if turned else self.centroids[:, 0].numel()
+        made = torch.empty(len(codes), length)
+        for vectors, part in zip(made.split(CHUNK), codes.split(CHUNK), strict=True):
+            vectors.copy_(self.take(part))
         return made
 
     def digest(self, passages: str) -> str:

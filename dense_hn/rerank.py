@@ -29,7 +29,7 @@ from tqdm import tqdm
 from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.cross_encoder import CrossEncoder
-from dense_hn.encode import HALVES
+from dense_hn.encode import HALVES, add_halves
 from dense_hn.files import digest, forget_parts
 
 log = logging.getLogger("dense_hn")
@@ -293,15 +293,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length", type=int, help="tokens of a pair, if not the cross-encoder's own"
     )
-    halves = parser.add_mutually_exclusive_group()
-    for half in HALVES:
-        halves.add_argument(
-            f"--{half}",
-            dest="half",
-            action="store_const",
-            const=half,
-            help="what the layers compute in on a GPU, instead of float32",
-        )
+    add_halves(parser)
 
 
 def main() -> None:

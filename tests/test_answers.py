@@ -17,13 +17,18 @@ from dense_hn import DenseHNError, trec
 from dense_hn.answers import __main__ as answers_command
 from dense_hn.answers import accuracy
 from dense_hn.answers.files import Asked, read_answers
-from dense_hn.answers.match import Finder, has_answer, searchable
+from dense_hn.answers.match import Finder, searchable
 from dense_hn.answers.passages import Passage, read_passages
 from dense_hn.collections import sources
 from dense_hn.evaluate import __main__ as evaluate_command
 from dense_hn.evaluate import measures
 
 TOKENIZER = pyserini.SimpleTokenizer()
+
+
+def has_answer(text, answers, patterns=False):
+    """As the rooms put it together: whether one of the answers is in a passage's text."""
+    return Finder(answers, patterns).finds_in(searchable(text, patterns))
 
 
 def theirs(text: str, answers: list[str], patterns: bool = False) -> bool:

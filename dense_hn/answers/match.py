@@ -77,11 +77,6 @@ class Finder:
         )
 
 
-def has_answer(text: str, answers: Iterable[str], patterns: bool = False) -> bool:
-    """Whether one of the answers is in a passage's text (without its title)."""
-    return Finder(answers, patterns).finds_in(searchable(text, patterns))
-
-
 def finders(
     asked: Mapping[str, Asked],
     topics: Iterable[str],

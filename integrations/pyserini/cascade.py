@@ -35,7 +35,8 @@ def cascade(args: argparse.Namespace) -> None:
 
     Raises:
         DenseHNError: before anything is scored: a file that cannot be read, two runs of one
-            name, no topic that is judged, a sample larger than there are topics.
+            name, no topic that is judged, a sample larger than there are topics, a run that
+            would be replaced.
     """
     depths = sorted(args.depth)
     runs = {path.name.partition(".")[0]: trec.read_run(path) for path in args.runs}
@@ -52,6 +53,13 @@ def cascade(args: argparse.Namespace) -> None:
     for name, run in runs.items():
         trec.tell_uncovered(dict.fromkeys(chosen, ""), run, args.topics, name, "hit")
 
+    given = {Path(path).resolve() for path in args.runs}
+    written = [args.output / f"{name}.txt" for name in runs]
+    written += [output_of(path, depth) for path in written for depth in depths]
+    for path in written:
+        if path.resolve() in given:
+            raise DenseHNError(f"{path}: is one of --runs; name another --output")
+
     asked = args.output / "topics.tsv"
     trec.write_topics(asked, {qid: topics[qid] for qid in chosen})
     own = {qid: qrels[qid] for qid in chosen}
@@ -60,13 +68,6 @@ def cascade(args: argparse.Namespace) -> None:
         for name, run in runs.items()
     }
     values: Values = {name: {measure: [] for measure in MEASURES} for name in runs}
-
-    given = {Path(path).resolve() for path in args.runs}
-    written = [args.output / f"{name}.txt" for name in runs]
-    written += [output_of(path, depth) for path in written for depth in depths]
-    for path in written:
-        if path.resolve() in given:
-            raise DenseHNError(f"{path}: is one of --runs; name another --output")
 
     def keep(name: str, path: Path, run: trec.Run) -> None:
         trec.write_run(path, run, name)
