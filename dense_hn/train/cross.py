@@ -20,13 +20,12 @@ from torch import Tensor
 from transformers import set_seed
 
 from dense_hn import DenseHNError, costs, cross_encoder, losses, ranks, trec
-from dense_hn.collections.corpus import Corpus, read_corpus
+from dense_hn.collections.corpus import Corpus
 from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encoder import set_dropout
-from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointDataset
-from dense_hn.train.hard_negatives import HardNegatives
-from dense_hn.train.supervision import Supervision, SupervisionArguments
+from dense_hn.train.hard_negatives import material
+from dense_hn.train.supervision import SupervisionArguments
 from dense_hn.train.trainer import (
     DenseTrainer,
     DenseTrainingArguments,
@@ -150,24 +149,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             together.
     """
     check(args, training)
-    supervision = Supervision(args)
-    corpus = read_corpus(args.corpus)
-    trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
-    trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
-    hard = HardNegatives(
-        args,
-        supervision,
-        corpus,
-        args.corpus,
-        training.seed,
-    )
+    supervision, corpus, hard, random = material(args, training.seed)
     drawn = hard.sources()
-    random = RandomNegatives(
-        supervision.pool(corpus.docids),
-        supervision.excluded,
-        args.random_per_query,
-        training.seed,
-    )
     training.require_replaceable(args.encoder, cross_encoder.FILE)
     set_seed(training.seed)
     cross = CrossEncoder.load(args.encoder, args.length, seed=training.seed)

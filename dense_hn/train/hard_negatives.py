@@ -8,10 +8,11 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from dense_hn import DenseHNError, costs, trec
+from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
-from dense_hn.negatives import StaticNegatives
+from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train.batches import JointDataset
 from dense_hn.train.joint_arguments import JointArguments
 from dense_hn.train.supervision import Supervision, SupervisionArguments
@@ -20,6 +21,33 @@ log = logging.getLogger("dense_hn")
 
 # Runs of refreshed negatives in a training's own folder: PREFIX, step, .txt.
 PREFIX = "negatives-"
+
+
+def material(
+    args: SupervisionArguments, seed: int, **kwargs: bool
+) -> tuple[Supervision, Corpus, "HardNegatives", RandomNegatives]:
+    """Read what queries and passages are trained on together, and check that it belongs together.
+
+    Args:
+        args: with a corpus.
+        seed: of the draws.
+        kwargs: ``alone`` and ``scored_only`` of :class:`HardNegatives`.
+
+    Raises:
+        DenseHNError: a file that cannot be read, a docid that is not in the corpus.
+    """
+    supervision = Supervision(args)
+    corpus = read_corpus(args.corpus)
+    trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
+    trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
+    hard = HardNegatives(args, supervision, corpus, args.corpus, seed, **kwargs)
+    random = RandomNegatives(
+        supervision.pool(corpus.docids),
+        supervision.excluded,
+        args.random_per_query,
+        seed,
+    )
+    return supervision, corpus, hard, random
 
 
 class HardNegatives:

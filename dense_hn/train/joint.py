@@ -17,13 +17,11 @@ from torch import Tensor
 from transformers import set_seed
 
 from dense_hn import DenseHNError, costs, losses, ranks, trec
-from dense_hn.collections.corpus import read_corpus
 from dense_hn.encoder import DenseEncoder
-from dense_hn.negatives import RandomNegatives
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
 from dense_hn.train.distillation import Distillation
 from dense_hn.train.evaluation import Evaluator, encode_share
-from dense_hn.train.hard_negatives import HardNegatives, Refresh
+from dense_hn.train.hard_negatives import Refresh, material
 from dense_hn.train.joint_arguments import JointArguments
 from dense_hn.train.supervision import Supervision
 from dense_hn.train.trainer import (
@@ -147,27 +145,14 @@ def train(
             topic without positives or negatives, flags that do not go together.
     """
     check(args, training)
-    supervision = Supervision(args)
-    corpus = read_corpus(args.corpus)
-    trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
-    trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
-    positives = _positives(args, supervision)
-    hard = HardNegatives(
+    supervision, corpus, hard, random = material(
         args,
-        supervision,
-        corpus,
-        args.corpus,
         training.seed,
         alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
         scored_only=args.distils_alone(),
     )
+    positives = _positives(args, supervision)
     drawn = hard.sources()
-    random = RandomNegatives(
-        supervision.pool(corpus.docids),
-        supervision.excluded,
-        args.random_per_query,
-        training.seed,
-    )
     evaluator = None
     if args.eval_topics:
         passages = partial(
