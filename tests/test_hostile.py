@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dense_hn import DenseHNError, reading, trec
 from dense_hn.answers.files import read_answers
-from dense_hn.answers.match import has_answer
+from dense_hn.answers.match import Finder, searchable
 from dense_hn.answers.passages import read_passages
 from dense_hn.collections.corpus import read_corpus, write_corpus
 from dense_hn.encode import MANIFEST, MATRIX, Vectors, encode_corpus
@@ -268,7 +268,7 @@ def test_answers(name, content, data, tmp_path):
         for text in (known.question or "", *known.answers):
             text.encode()
         for patterns in (False, True):
-            has_answer("some text", known.answers, patterns)
+            Finder(known.answers, patterns).finds_in(searchable("some text", patterns))
 
 
 RECIPE = b"""
