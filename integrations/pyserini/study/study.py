@@ -84,7 +84,14 @@ BUDGETS = {
         topics_per_positive=4,
     ),
     "nl2bash": Budget(
-        length=128, cut=64, batch=32, warmup=100, steps=200, adore=200, alternative=300
+        length=128,
+        cut=64,
+        batch=32,
+        warmup=100,
+        steps=200,
+        adore=200,
+        alternative=300,
+        judged_only=True,
     ),
     PYDOC: Budget(
         length=128, cut=96, batch=16, warmup=40, steps=80, adore=200, alternative=250
