@@ -103,6 +103,18 @@ def test_a_dev_split_is_made_of_no_other_splits_topics():
     assert made.left_out["training topics that are evaluated on"] == 20
 
 
+def test_train_that_is_a_copy_of_test():
+    topics, qrels = {"q1": "query", "q2": "other"}, {"q1": {"d": 1}, "q2": {"d": 1}}
+    splits = ("train", "test")
+    made = Collection(
+        corpus={"d": "text"},
+        topics={split: dict(topics) for split in splits},
+        qrels={split: {q: dict(one) for q, one in qrels.items()} for split in splits},
+    )
+    with pytest.raises(DenseHNError, match="^train: every topic stands in another"):
+        collection.prepare(made)
+
+
 def test_a_reader_that_has_seen_enough_ends_a_command(files):
     """No traceback when the output goes to `head`."""
     command = f"{sys.executable} -m dense_hn.evaluate --format json --per_query q.tsv "

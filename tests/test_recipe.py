@@ -93,7 +93,7 @@ def test_a_training_that_is_all_warm_up_is_told_of(tmp_path, caplog):
     read = recipe.read("quickstart", ["star.max_steps=5"])
     Pipeline(read, tmp_path)
     (told,) = [line for line in caplog.messages if "warm-up" in line]
-    assert told.startswith("--warmup_steps is 16: all of the 5 steps are warm-up")
+    assert told.startswith("star: warmup_steps is 16: all of the 5 steps are warm-up")
 
 
 @pytest.mark.parametrize(

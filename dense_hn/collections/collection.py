@@ -161,6 +161,11 @@ def prepare(collection: Collection) -> None:
     if collection.qrels.get(TRAIN) and DEV not in collection.topics:
         _hold_out(collection)
     _separate(collection)
+    if TRAIN in collection.qrels and not collection.qrels[TRAIN]:
+        raise DenseHNError(
+            f"{TRAIN}: every topic stands in another split, too, or became a dev topic, so that "
+            "there is nothing to train on; is it a copy of another split?"
+        )
 
 
 def _hold_out(collection: Collection) -> None:

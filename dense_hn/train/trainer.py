@@ -119,8 +119,9 @@ class DenseTrainingArguments(TrainingArguments):
             )
         if 1 <= self.max_steps <= self.warmup_steps:
             log.warning(
-                "--warmup_steps is %g: all of the %d steps are warm-up, and the learning "
+                "%s: warmup_steps is %g: all of the %d steps are warm-up, and the learning "
                 "rate is never reached; lower it",
+                folder.name,
                 self.warmup_steps,
                 self.max_steps,
             )
