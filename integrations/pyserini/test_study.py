@@ -174,9 +174,9 @@ def test_a_collection_gets_its_budget():
     assert made["star"]["passage_length"] == budget.cut
     assert "passage_length" not in made["star-adore"]
     assert len(study.filled("nl2bash", {}, 7, "dev", ())) > 15
-    assert not any("judged_only" in made[name] for name in trainings)
-    other = study.filled("wikitablequestions", {}, 7, "dev", ["star-adore"])
-    assert all(other[name]["judged_only"] for name in trainings)
+    assert all(made[name]["judged_only"] for name in trainings)
+    other = study.filled("scifact", {}, 7, "dev", ["star-adore"])
+    assert not any("judged_only" in other[name] for name in trainings)
     shared = study.filled("fairytaleqa", {}, 7, "dev", ["star-adore"])
     settings = [shared[name].get("topics_per_positive") for name in trainings]
     assert settings == [study.BUDGETS["fairytaleqa"].topics_per_positive] * 2 + [None]
