@@ -10,6 +10,7 @@ them, with the collection folder that it is run on, and finished stages are skip
 
 import argparse
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -31,8 +32,8 @@ SEED = 42
 # The stages that have labels alone, which the others' names begin with.
 LABELLED = ("star", "adore")
 UNTRAINED = "untrained"
-# By number of training topics and system: each test topic's value.
-Values = dict[int, dict[str, np.ndarray]]
+# By system and number of training topics: each test topic's value.
+Values = dict[str, dict[int, np.ndarray]]
 
 
 def study(args: argparse.Namespace) -> None:
@@ -51,10 +52,11 @@ def study(args: argparse.Namespace) -> None:
         raise DenseHNError(f"--numbers: from 1 to {len(topics)}, all training topics")
     # One order for all, so that the fewer are among the more.
     order = Random(f"{SEED} topics").sample(topics, len(topics))
-    values = {
-        number: run(reduced(whole, {*order[:number]}), args.output / str(number))
-        for number in numbers
-    }
+    values: Values = {}
+    for number in numbers:
+        part = reduced(whole, {*order[:number]})
+        for system, found in run(part, args.output / str(number)).items():
+            values.setdefault(system, {})[number] = found
     text = table(values)
     with whole_file(args.output / "table.md") as partial:
         partial.write_text(f"{text}\n", encoding="utf-8")
@@ -91,32 +93,28 @@ def run(part: collection.Collection, folder: Path) -> dict[str, np.ndarray]:
 
 def table(values: Values) -> str:
     """The means, in Markdown, with what each has more than labels alone."""
-    taught = [
-        (number, system)
-        for number, of in values.items()
-        for system in of
-        if system not in (UNTRAINED, *LABELLED)
-    ]
+    numbers = list(values[UNTRAINED])
+    taught = [name for name in values if name not in (UNTRAINED, *LABELLED)]
     tested = [
-        significance.t_test(values[n][system], values[n][labelled(system)])
-        for n, system in taught
+        significance.t_test(values[name][number], values[labelled(name)][number])
+        for name in taught
+        for number in numbers
     ]
-    p = dict(zip(taught, significance.holm(tested), strict=True))
+    p = dict(zip(product(taught, numbers), significance.holm(tested), strict=True))
     lines = [
-        f"| {MEASURE} | {' | '.join(f'{number:,} topics' for number in values)} |",
-        f"| --- |{' --- |' * len(values)}",
+        f"| {MEASURE} | {' | '.join(f'{number:,} topics' for number in numbers)} |",
+        f"| --- |{' --- |' * len(numbers)}",
     ]
-    for system in next(iter(values.values())):
+    for name, of in values.items():
         cells = []
-        for number, of in values.items():
-            cells.append(f"{of[system].mean():.4f}")
-            if (number, system) in p:
-                more = of[system].mean() - of[labelled(system)].mean()
-                cells[-1] += f" ({more:+.4f}, {chance(p[number, system])})"
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    number = len(next(iter(values.values()))[UNTRAINED])
+        for number, found in of.items():
+            cells.append(f"{found.mean():.4f}")
+            if name in taught:
+                more = found.mean() - values[labelled(name)][number].mean()
+                cells[-1] += f" ({more:+.4f}, {chance(p[name, number])})"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     note = (
-        f"{number} test topics. In brackets: what it has more than star or adore, which have "
+        f"{len(values[UNTRAINED][numbers[0]])} test topics. In brackets: what it has more than star or adore, which have "
         "labels alone, with as many topics, and p of a paired t-test, Holm-corrected for all "
         f"{len(p)}."
     )
@@ -132,17 +130,19 @@ def draw(values: Values, path: Path) -> None:
     """A panel for both sides and one for the query side; a line for each way."""
     from matplotlib.figure import Figure
 
+    numbers = list(values[UNTRAINED])
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, len(LABELLED), sharey=True)
     for panel, side in zip(panels, LABELLED, strict=True):
-        own = [s for s in next(iter(values.values())) if labelled(s) == side]
-        for system in own:
-            means = [of[system].mean() for of in values.values()]
-            panel.plot([*values], means, "o-", label=system)
-        untrained = next(iter(values.values()))[UNTRAINED].mean()
-        panel.axhline(untrained, color="grey", ls="--", label=UNTRAINED)
+        for name, of in values.items():
+            if labelled(name) == side:
+                means = [found.mean() for found in of.values()]
+                panel.plot(numbers, means, "o-", label=name)
+        panel.axhline(
+            values[UNTRAINED][numbers[0]].mean(), color="grey", ls="--", label=UNTRAINED
+        )
         panel.set(xscale="log", xlabel="training topics")
-        panel.set_xticks([*values], [f"{number:,}" for number in values])
+        panel.set_xticks(numbers, [f"{number:,}" for number in numbers])
         panel.minorticks_off()
         panel.legend()
     panels[0].set_ylabel(MEASURE)
