@@ -46,12 +46,13 @@ def test_vectors_equal_theirs(
     ours = DenseEncoder.load(str(folder), passage_length=64, query_length=64)
     assert not caplog.records
     passages, queries = list(corpus.values()), list(topics.values())
+    # Batches of other shapes round otherwise, in values of up to 2 without a norm.
     found = encode_texts(ours, queries, "query")
-    np.testing.assert_allclose(found, theirs.encode_query(queries), atol=2e-6)
+    np.testing.assert_allclose(found, theirs.encode_query(queries), atol=1e-5)
     found = encode_texts(ours, passages, "passage")
     name = "passage" if "passage" in prompts else "document"
     expected = theirs.encode(passages, prompt_name=name)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     if prompts:
         assert np.abs(expected - theirs.encode(passages)).max() > 0.01
 
