@@ -75,6 +75,9 @@ class Vectors:
     corpus: str
     # Where they were read from, for messages.
     path: Path
+    # What the encoder's layers computed in: fp32, or one of HALVES; empty where it is not
+    # known.
+    precision: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> "Vectors":
@@ -102,7 +105,8 @@ class Vectors:
                 f"{len(docids)} docids, and {MANIFEST} says {told[0]} of {told[1]}; "
                 "encode anew"
             )
-        return cls(docids, torch.from_numpy(matrix), encoder, corpus, folder)
+        precision = str(manifest.get("precision", ""))
+        return cls(docids, torch.from_numpy(matrix), encoder, corpus, folder, precision)
 
     def require_made_by(self, encoder: DenseEncoder, name: str) -> None:
         """Check that nothing says that this encoder's queries belong to other passages.
@@ -459,6 +463,12 @@ def search_command(
     return [*command, "--hits", str(hits)]
 
 
+def topics_beside(folder: str | Path) -> Path:
+    """Where topics are written beside a folder in the form that Pyserini reads."""
+    path = Path(folder)
+    return path.with_name(f"{path.name}.topics.json")
+
+
 def add_halves(parser: argparse.ArgumentParser) -> None:
     """Let a command line say what the layers compute in: ``half``, one of HALVES or None."""
     halves = parser.add_mutually_exclusive_group()
@@ -492,7 +502,7 @@ def main() -> None:
         corpus = read_corpus(args.corpus)
         encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output, args.half)
         return
-    topics = trec.for_pyserini(args.topics, f"{args.output}.topics.json")
+    topics = trec.for_pyserini(args.topics, topics_beside(args.output))
     command = search_command(args.output, topics, "INDEX", "RUN.txt")
     encode_topics(DenseEncoder.load(args.encoder), args.topics, args.output)
     print(as_typed("search.faiss", command))

@@ -19,6 +19,12 @@ def require_id(name: str, what: str, where: str) -> None:
         )
 
 
+def require_from_one(number: int, name: str) -> None:
+    """Refuse a count below 1; ``name`` it has on the command line."""
+    if number < 1:
+        raise DenseHNError(f"--{name} is {number}; it starts at 1")
+
+
 def require_columns(line: str, where: str) -> None:
     """Refuse control characters in a line of ids and numbers."""
     if not line.isprintable() and CONTROL.search(line):

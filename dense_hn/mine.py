@@ -28,6 +28,7 @@ from dense_hn import __version__, cli, costs, provenance, ranks, search, trec
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, forget_parts, whole_file
+from dense_hn.ids import require_from_one, require_id
 from dense_hn.index import IndexVectors, read_index
 
 log = logging.getLogger("dense_hn")
@@ -121,9 +122,12 @@ def mine(
 
     Raises:
         DenseHNError: a file that cannot be read, qrels with a docid without a vector or
-            for other topics; a file in the run's place that is none.
+            for other topics; a file in the run's place that is none; a tag that is no
+            word.
     """
     trec.require_no_other(output)
+    require_id(tag, "tag", str(output))
+    require_from_one(hits, "hits")
     topics, qrels = trec.read_topics(topics_path), None
     if qrels_path:
         qrels = trec.read_qrels(qrels_path)
@@ -135,6 +139,7 @@ def mine(
         "query_encoder": encoder.digest("query"),
         "passage_encoder": vectors.encoder,
         "corpus": vectors.corpus,
+        "precision": vectors.precision,
         "index": vectors.files if isinstance(vectors, IndexVectors) else [],
         "topics": digest(topics_path),
         "qrels": qrels_path and digest(qrels_path),

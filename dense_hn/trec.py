@@ -62,11 +62,12 @@ def read_topics(path: str | Path) -> Topics:
 
 
 def write_topics(path: str | Path, topics: Mapping[str, str]) -> None:
-    """Write topics as Pyserini's TSV; white space in a text becomes one blank."""
+    """Write topics as Pyserini's TSV; white space in a text, and a byte order mark, which
+    Pyserini would take for a part of a word, becomes one blank."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.writelines(
-            f"{qid}\t{' '.join(text.split())}\n" for qid, text in topics.items()
-        )
+        for qid, text in topics.items():
+            words = text.replace("\ufeff", " ").split()
+            file.write(f"{qid}\t{' '.join(words)}\n")
 
 
 def renumbered(qid: str) -> bool:
@@ -213,13 +214,14 @@ def write_run(
         tag: the last column.
 
     Raises:
-        DenseHNError: as :func:`require_no_other`.
+        DenseHNError: as :func:`require_no_other`; a tag that is no word.
 
     trec_eval keeps scores as 32-bit floats and orders ties by docid, so scores that
     tie at that precision are moved down, just enough to stay apart in six decimals
     and in 32 bits: what is written is scored in the order in which it is written.
     """
     require_no_other(path)
+    require_id(tag, "tag", str(path))
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for qid, hits in run.items() if isinstance(run, Mapping) else run:
             above = None
@@ -236,8 +238,10 @@ def require_no_other(path: str | Path) -> None:
     """Check that a run may be written there.
 
     Raises:
-        DenseHNError: there is a file that is no run.
+        DenseHNError: there is a folder, or a file that is no run.
     """
+    if Path(path).is_dir():
+        raise DenseHNError(f"{path}: is a folder; name a file in it")
     if Path(path).is_file():
         with open(path, "rb") as file:
             first = file.readline()

@@ -192,6 +192,27 @@ def test_topics_in_one_file_only_are_told(caplog):
     )
 
 
+def test_topics_without_a_relevant_document_are_told(caplog):
+    """Of a measure's level; a warning where there is none at all."""
+    caplog.set_level("INFO", "dense_hn")
+    qrels = {"one": {"a": 1, "b": 0}, "none": {"a": 0}, "two": {"c": 2}}
+    names = ["RR@10", "R(rel=2)@5", "P(rel=3)@5", "nDCG@10", "Judged@5"]
+    measures.tell_without_relevant(qrels, names)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    text = (
+        "%d of 3 topics have no document judged %d or more, such as '%s'; they count "
+        "with 0 in %s"
+    )
+    assert said == [
+        ("INFO", text % (1, 1, "none", "RR@10, nDCG@10")),
+        ("INFO", text % (2, 2, "one", "R(rel=2)@5")),
+        ("WARNING", text % (3, 3, "one", "P(rel=3)@5")),
+    ]
+    values = per_query(qrels, {qid: {"a": 2.0, "c": 1.0} for qid in qrels}, names)
+    assert values["P(rel=3)@5"] == dict.fromkeys(qrels, 0.0)
+    assert values["R(rel=2)@5"] == {"one": 0.0, "none": 0.0, "two": 1.0}
+
+
 def test_a_run_of_other_topics_is_refused():
     with pytest.raises(DenseHNError, match="none of the 3 judged topics is in the run"):
         measures.score("other", QRELS, {"x": {"a": 1.0}}, ["RR@10"])

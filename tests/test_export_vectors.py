@@ -207,6 +207,8 @@ def test_ids_that_pyserini_changes(bert, files, tmp_path, monkeypatch, capsys, c
     printed = capsys.readouterr().out.split()
     copy = printed[printed.index("--topics") + 1]
     assert copy == str(tmp_path / "e.topics.json")
+    # As shells complete a folder's name.
+    assert str(encode.topics_beside(f"{tmp_path}/e/")) == copy
     assert trec.read_topics(copy) == {"007": "one", "7": "two"}
     assert "search.lucene makes a number of query id '007'" in caplog.text
 

@@ -110,6 +110,18 @@ def test_a_run_is_known_by_weights_and_inputs_not_by_names(
     }
     assert changed == {"query_encoder", "passage_encoder"}
 
+    # The precision of the same encoder's vectors.
+    shutil.rmtree(folder)
+    vectors = encode_corpus(DenseEncoder.load(str(model)), corpus, folder, "bf16")
+    arguments = files["topics"], 5, output, "t", files["qrels"]
+    mine.mine(DenseEncoder.load(str(model)), vectors, *arguments)
+    assert left_alone() == 0
+    assert json.loads((tmp_path / "run.own.json").read_text())["made_from"][
+        "precision"
+    ] == ("bf16")
+    shutil.rmtree(folder)
+    assert mined(DenseEncoder.load(str(model)))[0] == other
+
     # Other topics under the same name, and then a run that somebody edited.
     trec.write_topics(files["topics"], topics | {"q0": "an apple"})
     assert mined(DenseEncoder.load(str(model)))[0] != other
@@ -118,6 +130,19 @@ def test_a_run_is_known_by_weights_and_inputs_not_by_names(
     assert not provenance.is_made_from(output, facts["made_from"])
     mined(DenseEncoder.load(str(model)))
     assert output.read_text() != edited
+
+
+def test_what_no_run_can_be_is_refused(bert, corpus, files, tmp_path):
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    for hits in (0, -5):
+        with pytest.raises(DenseHNError, match=f"--hits is {hits}; it starts at 1"):
+            mine.mine(encoder, vectors, files["topics"], hits, tmp_path / "r", "t")
+    with pytest.raises(DenseHNError, match="vectors: is a folder; name a file in it"):
+        mine.mine(encoder, vectors, files["topics"], 5, tmp_path / "vectors", "t")
+    with pytest.raises(DenseHNError, match="r: tag 'a b' is empty or has white space"):
+        mine.mine(encoder, vectors, files["topics"], 5, tmp_path / "r", "a b")
+    assert not (tmp_path / "r").exists()
 
 
 def test_the_config_is_part_of_a_digest(bert, tmp_path):

@@ -136,6 +136,13 @@ def test_refuses_other_encodings_and_missing_files(tmp_path):
         trec.read_run(tmp_path)
 
 
+@pytest.mark.parametrize("tag", ["my run", "", "a\tb"])
+def test_a_tag_that_columns_cannot_hold_is_refused(tmp_path, tag):
+    with pytest.raises(DenseHNError, match=r"run: tag .* is empty or has white space"):
+        trec.write_run(tmp_path / "run", {"q": {"d": 1.0}}, tag)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "run"
     trec.write_run(path, {"q": {"d": 1.0}}, "tag")

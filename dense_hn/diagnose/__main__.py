@@ -41,6 +41,7 @@ from dense_hn.diagnose.errors import above, carried_by
 from dense_hn.encode import Vectors, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, require_replaceable, whole_file, whole_folder
+from dense_hn.ids import require_from_one
 from dense_hn.index import read_vectors
 from dense_hn.train import curves
 from dense_hn.train.places import Places
@@ -164,6 +165,9 @@ def run(args: argparse.Namespace) -> None:
     """Diagnose all systems, one after another, and write the folder."""
     figures.require()
     require_replaceable(args.output, REPORT, also=OTHERS)
+    for name in ("depth", "sample"):
+        if getattr(args, name) is not None:
+            require_from_one(getattr(args, name), name)
     if args.folder:
         fill(args, Places.found(args.folder, args.recipe))
     for name in ("system", "topics", "qrels"):

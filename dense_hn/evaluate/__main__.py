@@ -209,6 +209,7 @@ def main() -> None:
     asked = read_answers(args.answers, args.split) if args.answers else {}
     qrels = trec.read_qrels(args.qrels) if args.qrels else {qid: {} for qid in asked}
     named_by = args.qrels or args.answers
+    measures.tell_without_relevant(qrels, by_qrels)
     found = {}
     if by_answers:
         found = finders(asked, qrels, named_by, args.answers, args.regex)

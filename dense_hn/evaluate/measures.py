@@ -159,6 +159,34 @@ def judged_share(
     return sum(docid in judged for docid in first) / len(first)
 
 
+def tell_without_relevant(
+    qrels: Mapping[str, Mapping[str, int]], names: Sequence[str]
+) -> None:
+    """Say how many topics have no judgement of a measure's level, and warn if all.
+
+    Args:
+        qrels: judgements.
+        names: measures.
+
+    Raises:
+        DenseHNError: as :func:`parse`.
+    """
+    levels: dict[int, list[str]] = {}
+    for name in names:
+        measure = parse(name)
+        if measure.family != "Judged":
+            levels.setdefault(measure.level, []).append(name)
+    for level, those in levels.items():
+        without = [qid for qid, grades in qrels.items() if max(grades.values()) < level]
+        if without:
+            log.log(
+                logging.WARNING if len(without) == len(qrels) else logging.INFO,
+                "%d of %d topics have no document judged %d or more, such as %r; they "
+                "count with 0 in %s",
+                *(len(without), len(qrels), level, without[0], ", ".join(those)),
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """A run's values."""

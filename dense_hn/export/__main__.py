@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
-from dense_hn.encode import JSONL, Vectors
+from dense_hn.encode import JSONL, Vectors, topics_beside
 from dense_hn.encoder import DenseEncoder, locate
 from dense_hn.export import faiss_index, lucene
 from dense_hn.export.folder import export_index
@@ -48,7 +48,7 @@ def _faiss(
     texts, topics = [], Path("TOPICS.tsv")
     if args.topics:
         texts = trec.read_topics(args.topics).values()
-        topics = trec.for_pyserini(args.topics, f"{args.output}.topics.json")
+        topics = trec.for_pyserini(args.topics, topics_beside(args.output))
     command = search_command(
         encoder.settings, args.encoder, args.output, topics, "RUN.txt"
     )
