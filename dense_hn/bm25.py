@@ -7,15 +7,17 @@ python -m dense_hn.bm25 search --index indexes/bm25 --topics topics.tsv --output
 import argparse
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import anserini, cli, costs, provenance, pyserini, trec
+from dense_hn import DenseHNError, anserini, cli, costs, provenance, pyserini, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
+from dense_hn.ids import require_from_one
 from dense_hn.reading import read_object
 
 log = logging.getLogger("dense_hn")
@@ -25,6 +27,16 @@ K1, B = 0.9, 0.4
 MANIFEST = "manifest.json"
 # Topics searched together; Anserini keeps the stored text of all their hits in memory.
 BATCH = 32
+
+
+def require_settings(k1: float, b: float) -> None:
+    """Check BM25's two numbers, which Lucene refuses only when it searches.
+
+    Raises:
+        DenseHNError: k1 is below 0, or b is not from 0 to 1.
+    """
+    if not 0 <= k1 < math.inf or not 0 <= b <= 1:
+        raise DenseHNError(f"bm25: k1 is {k1} and b {b}; from 0, and from 0 to 1")
 
 
 def index(corpus: Mapping[str, str], folder: str | Path) -> None:
@@ -116,8 +128,20 @@ def mine(
 
     Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's.
     Nothing is done when it was made from the same corpus, topics and settings.
+
+    Raises:
+        DenseHNError: no Lucene index there, topics that cannot be read, settings that
+            BM25 does not have; a file in the run's place that is none.
     """
+    require_settings(k1, b)
+    require_from_one(hits, "hits")
+    trec.require_no_other(output)
     folder = require_folder(folder, "Lucene index")
+    if not any(folder.glob(anserini.HOLDS[0])):
+        raise DenseHNError(
+            f"{folder}: no Lucene index (no {anserini.HOLDS[0]} in it); `python -m "
+            "dense_hn.bm25 index` makes one"
+        )
     topics = trec.read_topics(topics_path)
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
     manifest = folder / MANIFEST

@@ -22,7 +22,7 @@ from dense_hn import DenseHNError, reading
 QID, TEXT = ("id", "qid", "_id"), ("title", "text")
 _TOP = re.compile(r"<top\b[^>]*>(.*?)(?=</top>|<top\b|\Z)", re.DOTALL | re.IGNORECASE)
 _FIELD = re.compile(
-    r"<(num|title)>\s*(?:number:|topic:)?(.*?)(?=</?[a-z]+>|\Z)",
+    r"<(num|title)>\s*(?:number:|topic:)?(.*?)(?=</?(?:num|title|desc|narr)\b|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -69,10 +69,14 @@ def _trec(path: str | Path) -> Iterator[tuple[str, str, str]]:
         content = file.read()
     for top in _TOP.finditer(content):
         where = f"{path}:{content.count(chr(10), 0, top.start()) + 1}"
-        fields = {name.lower(): text for name, text in _FIELD.findall(top[1])}
+        found = [(name.lower(), text) for name, text in _FIELD.findall(top[1])]
+        fields = dict(found)
         for name in ("num", "title"):
             if name not in fields:
                 raise DenseHNError(f"{where}: a topic without <{name}>; add it")
+        if len(fields) < len(found):
+            name = next(n for n in fields if [one for one, _ in found].count(n) > 1)
+            raise DenseHNError(f"{where}: a topic with two <{name}>; keep one")
         yield where, fields["num"].strip(), " ".join(fields["title"].split())
 
 

@@ -201,6 +201,7 @@ LONE = '{"qid": "q", "answers": ["\\ud800"]}\n'
         ("a.csv", "q\t['a', 3]\n", "a.csv:1: the answers are no list of strings"),
         ("a.csv", "q\t['a'\n", "a.csv:1: the answers are no list of strings"),
         ("a.csv", "q\tprint(1)\n", "a.csv:1: the answers are no list of strings"),
+        ("a.csv", "q\t{['a']}\n", "a.csv:1: the answers are no list of strings"),
         ("a.csv", "q\t" + "[" * 9999 + "\n", "a.csv:1: the answers are no list of"),
         ("a.csv", 'q\t"' + "x" * 140_000, "a.csv:1: field larger than field limit"),
         ("a.json", '[{"question": "q"}]', "a.json:1: the answers are no list of str"),

@@ -70,6 +70,16 @@ def test_a_folder_becomes_a_collection(folder, tmp_path, caplog):
         assert told in caplog.text
 
 
+def test_what_is_not_a_text_and_what_is_not_read(folder, tmp_path, caplog):
+    """A byte order mark inside a query, and a split of another name."""
+    text = (folder / "queries.jsonl").read_text().replace("other", "ot\\ufeffher")
+    (folder / "queries.jsonl").write_text(text)
+    (folder / "qrels" / "validation.tsv").write_text(f"{HEADER}q1\td1\t1\n")
+    sources.build("beir", folder, tmp_path / "out")
+    assert trec.read_topics(tmp_path / "out" / "topics.test.tsv")["t2"] == "ot her"
+    assert "validation.tsv: not read: the splits of a BEIR folder are" in caplog.text
+
+
 def test_a_recipe_takes_the_folder(folder, tmp_path):
     """The shipped recipe, planned: every branch with its files and dependencies."""
     read = recipe.read("nl2bash", [f"collection.beir={folder}"])
@@ -102,6 +112,11 @@ def test_the_same_every_time(folder, tmp_path):
         ("corpus.jsonl", '{"_id": "d 9", "text": "x"}', "has white space"),
         ("corpus.jsonl", '{"_id": 9, "text": "x"}', "with strings"),
         ("corpus.jsonl", '{"_id": "d9"}', "with strings"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d9", "text": "\\ud83d"}',
+            "corpus.jsonl:5: is no Unicode",
+        ),
         ("queries.jsonl", "{", "queries.jsonl:23: broken JSON"),
         ("qrels/test.tsv", "t9\td1\t1", "test.tsv: query 't9' has no text in"),
         ("qrels/test.tsv", "t1\td9\t1", "test.tsv: docid 'd9' .query 't1'. is not"),

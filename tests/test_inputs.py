@@ -229,6 +229,12 @@ def test_topics(tmp_path, name, packed):
     assert list(trec.read_topics(path).items()) == list(TOPICS.items())
 
 
+def test_a_trec_title_may_have_brackets(tmp_path):
+    text = "<top><num> 1\n<title> how to sort List<String> in java\n<desc> x\n</top>\n"
+    path = write(tmp_path / "t.txt", text)
+    assert trec.read_topics(path) == {"1": "how to sort List<String> in java"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -236,6 +242,7 @@ def test_topics(tmp_path, name, packed):
         ("t.txt", f"{NEW_TREC}<top><title>x</top>", ":10: a topic without <num>"),
         ("t.txt", f"{NEW_TREC}<top><num>301<title>x</top>", ":10: query id '301' occ"),
         ("t.txt", "<top><num>1<title></top>", ":1: query '1' has no text"),
+        ("t.txt", "<top><num>1<title>a<title>b</top>", ":1: a topic with two <title>"),
         ("t.json", '{"1": {"title": "a"}, "1": {"title": "b"}}', ": query id '1' occ"),
         ("t.json", '{"1": "a"}', r": expected .*query id '1'"),
         ("t.json", '{"1": {"text": "a"}}', r": expected .*query id '1'"),
@@ -387,6 +394,22 @@ def test_training_topics_without_qrels(given_files, tmp_path):
     assert made.qrels == {}
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("beir:2024", "beir: expected a path, got 2024; quote it"),
+        ("folder:2024-01-15", "folder: expected a path, got datetime.date"),
+        ("folder:2024-13-45", "folder:2024-13-45: broken YAML"),
+        ("files:{corpus: c.jsonl, test: []}", "files: test: expected .*, got \\[\\]"),
+    ],
+)
+def test_values_that_are_no_words(spec, message):
+    with pytest.raises(DenseHNError, match=message):
+        kind, value = sources.parse(spec)
+        sources.splits(kind, value)
+    assert sources.parse("files:{corpus: c, 2019: t}")[1].keys() == {"corpus", "2019"}
+
+
 def test_every_source_on_the_page_is_one():
     page = Path(recipe.__file__).parents[2] / "integrations" / "pyserini" / "inputs.md"
     kinds = "|".join(sources.NAMES)
@@ -421,7 +444,7 @@ TRAIN = [
         "answers": ["text"],
         "positive_ctxs": [context(2, "psg_id")],
         "negative_ctxs": [],
-        "hard_negative_ctxs": [],
+        "hard_negative_ctxs": None,
     },
 ]
 
@@ -482,6 +505,10 @@ def test_dpr_becomes_a_collection(dpr_files, tmp_path, caplog):
         (
             [{"question": "x"}, {"question": "x", "positive_ctxs": [{"text": "y"}]}],
             "train.json.gz:1: a passage of positive_ctxs without passage_id or psg_id",
+        ),
+        (
+            [{"question": "x", "positive_ctxs": 3}],
+            "train.json.gz:1: positive_ctxs is no list",
         ),
         ([], "train.json.gz: no question in this file"),
     ],

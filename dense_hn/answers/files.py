@@ -123,5 +123,5 @@ def _listed(written: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             return ast.literal_eval(written)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None

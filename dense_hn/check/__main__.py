@@ -11,12 +11,14 @@ A finding is a line: error, warning, information or ok, how many, of what; the f
 are shown. Errors make training or evaluation invalid:
 
 * topics of train that stand in another split, by id or word for word, whatever the case;
-* ids in qrels or runs that are in no topics or in no corpus; a run of other topics;
+* qrels' ids that are in no topics, docids of qrels and runs that are in no corpus, a run of
+  other topics alone;
 * in a folder, training topics without a relevant document, which training refuses.
 
 Warnings are for a person to judge: relevant passages that train shares with another
 split, and whether dev shares many more, or fewer, than test; passages that (nearly)
-repeat a relevant one and are not judged relevant; query texts that stand in two evaluated
+repeat a relevant one and are not judged relevant; topics of a run that are none of the
+collection's; query texts that stand in two evaluated
 splits or in their own relevant passages; ids that Pyserini changes; training topics
 without hits in a run.
 

@@ -7,12 +7,15 @@ own models read it.
 Source of the format: Thakur et al., arXiv 2104.08663, and the package beir.
 """
 
+import logging
 from pathlib import Path
 
 from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import require_id
+
+log = logging.getLogger("dense_hn")
 
 SPLITS = ("train", "dev", "test")
 
@@ -25,9 +28,17 @@ def read(source: str | Path) -> Collection:
 
     Raises:
         DenseHNError: a file or a field that is missing, an id that occurs twice or has
-            white space, a judgement of a document or a query that there is not.
+            white space, text that is no Unicode, a judgement of a document or a query that
+            there is not.
     """
     source = require_folder(source, "BEIR folder")
+    for path in sorted((source / "qrels").glob("*.tsv")):
+        if path.stem not in SPLITS:
+            log.warning(
+                "%s: not read: the splits of a BEIR folder are %s; rename it, or name its "
+                "files (files: {corpus: …, SPLIT: [TOPICS, QRELS], …})",
+                *(path, ", ".join(SPLITS)),
+            )
     queries, documents = source / "queries.jsonl", source / "corpus.jsonl"
     paths = {split: _qrels_file(source, split) for split in splits(source)}
     qrels = {split: trec.read_qrels(path) for split, path in paths.items()}
@@ -81,5 +92,6 @@ def _texts(path: Path) -> tuple[dict[str, str], int]:
         if name in texts:
             raise DenseHNError(f"{where}: _id {name!r} occurs twice; keep one line")
         texts[name] = f"{title} {text}".strip()
+        reading.require_unicode(texts[name], where)
         titled += bool(title.strip())
     return texts, titled

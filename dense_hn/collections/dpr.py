@@ -91,6 +91,7 @@ def entries(path: str | Path, what: str) -> Iterator[tuple[str, str, dict[str, A
         question = entry.get("question")
         if not isinstance(question, str):
             raise DenseHNError(f"{where}: 'question' is missing or no string")
+        reading.require_unicode(question, where)
         yield where, question, entry
 
 
@@ -158,7 +159,10 @@ def _judged(read: Collection, split: str, path: str) -> None:
 def _passages(entry: dict[str, Any], key: str, where: str) -> list[str]:
     """The ids of an entry's passages, each once."""
     docids: dict[str, None] = {}
-    for passage in entry.get(key, []):
+    passages = entry.get(key) or []
+    if not isinstance(passages, list):
+        raise DenseHNError(f"{where}: {key} is no list")
+    for passage in passages:
         fields = passage if isinstance(passage, dict) else {}
         docid = next((fields[name] for name in PASSAGE if name in fields), None)
         if not isinstance(docid, str | int):

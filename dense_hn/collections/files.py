@@ -62,6 +62,8 @@ def _parse(value: Any) -> tuple[str, dict[str, list[str]]]:
     corpus, given = by_split.parse(value, "files", FORM)
     for split, paths in given.items():
         given[split] = paths if isinstance(paths, list) else [paths]
-        if len(given[split]) > 2 or not all(isinstance(p, str) for p in given[split]):
+        if not 1 <= len(given[split]) <= 2 or not all(
+            isinstance(p, str) for p in given[split]
+        ):
             raise DenseHNError(f"files: {split}: expected {FORM}, got {paths!r}")
     return corpus, given

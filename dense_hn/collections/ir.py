@@ -28,6 +28,7 @@ from dense_hn.collections.collection import Collection
 from dense_hn.collections.tsv_documents import ms_marco_document
 from dense_hn.ids import require_id
 from dense_hn.names import unknown
+from dense_hn.reading import require_unicode
 
 SPLITS = ("train", "dev", "test")
 
@@ -200,6 +201,7 @@ def _texts(
             left_out[f"records with the {key} of another"] += 1
         else:
             texts[found] = text = _text(record)
+            require_unicode(text, f"ir_datasets: {name}: {found}")
             title = getattr(record, "title", "").strip()
             titled += bool(title) and text.startswith(title)
     return texts, titled

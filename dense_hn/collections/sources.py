@@ -34,12 +34,26 @@ def parse(spec: str) -> tuple[str, Any]:
         raise DenseHNError(f"{spec}: {unknown('kind of collection', kind, NAMES)}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # A date that there is not is a ValueError.
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DenseHNError(f"{spec}: broken YAML: {reason}") from None
     if not value:
         raise DenseHNError(f"{spec}: expected {kind}:VALUE")
-    return kind, value
+    return kind, settled(kind, value)
+
+
+def settled(kind: str, value: Any) -> Any:
+    """What YAML made of a source's value, with words where it saw numbers or dates.
+
+    Raises:
+        DenseHNError: a folder that is no word.
+    """
+    if kind in (FOLDER, "beir") and not isinstance(value, str):
+        raise DenseHNError(f"{kind}: expected a path, got {value!r}; quote it")
+    if isinstance(value, dict):
+        return {str(name): named for name, named in value.items()}
+    return value
 
 
 def read(kind: str, value: Any) -> Collection:

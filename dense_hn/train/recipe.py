@@ -12,7 +12,7 @@ stage, in the order of the file. Its name is the stage's, and it takes
   earlier stages), run files, or ``collection:NAME`` for a run that the collection brings,
   whose hits of the training topics it reads; where the method needs negatives and none
   are given, those of its ``from``;
-* what `python -m dense_hn.train METHOD` takes, every TrainingArguments flag included,
+* what `python -m dense_hn.train METHOD` takes, TrainingArguments' flags included,
   but for the other files, which the recipe itself fills in.
 """
 
@@ -37,7 +37,9 @@ from dense_hn.train import arguments, commands
 NOT_EVALUATED = ("train", "encode", "export", "index")
 # Names that runs, rows of the table and the ledger have for other things; runs made
 # with Pyserini are called pyserini-….
-TAKEN = ("base", "bm25", "curves", "table", "topics", "untrained")
+TAKEN = ("base", "bm25", "cards", "curves", "table", "topics", "untrained")
+# Sections that are no stages of training, but that the ledger has stages of.
+SECTIONS = ("collection", "evaluate", "rerank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,9 @@ class Bm25Section:
 
     k1: float = bm25.K1
     b: float = bm25.B
+
+    def __post_init__(self) -> None:
+        bm25.require_settings(self.k1, self.b)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -240,7 +245,8 @@ def _collection(settings: dict[str, Any]) -> CollectionSection:
     given = {key: value for key, value in settings.items() if value}
     if len(given) != 1:
         raise DenseHNError(f"collection: give one of {', '.join(sources.NAMES)}")
-    return CollectionSection(*next(iter(given.items())))
+    ((kind, value),) = given.items()
+    return CollectionSection(kind, sources.settled(kind, value))
 
 
 def _yaml(text: str, where: str) -> Any:

@@ -57,6 +57,18 @@ def test_a_run_says_what_it_was_made_from(index, files, corpus, tmp_path, caplog
     assert output.read_bytes() != before
 
 
+def test_what_bm25_is_not_is_refused(index, files, tmp_path):
+    output = tmp_path / "run"
+    for k1, b in ((-1, 0.4), (0.9, 75), (float("nan"), 0.4)):
+        with pytest.raises(DenseHNError, match=f"k1 is {k1} and b {b}; from 0"):
+            bm25.mine(index, files["topics"], 5, output, "t", k1, b)
+    with pytest.raises(DenseHNError, match="--hits is 0"):
+        bm25.mine(index, files["topics"], 0, output, "t")
+    with pytest.raises(DenseHNError, match=r"no Lucene index \(no segments_"):
+        bm25.mine(files["corpus"].parent, files["topics"], 5, output, "t")
+    assert not output.exists()
+
+
 def test_an_incomplete_index_is_refused(corpus, tmp_path, monkeypatch):
     """Lucene skips what it cannot read and ends with status 0."""
     write = bm25.write_corpus
