@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -104,7 +105,7 @@ class EncoderSettings:
             _refuse("tokenization", self.tokenization, " or ".join(TOKENIZATIONS))
         if self.query_length < 3 or self.passage_length < 3:
             raise DenseHNError("encoder: query_length and passage_length start at 3")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             _refuse("scale", self.scale, "a number above 0")
         if self.architecture == "ance":
             fixed = {"pooling": "cls", "l2_norm": False, "query_length": 64}
@@ -410,7 +411,13 @@ class DenseEncoder(nn.Module):
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Give all of a model's dropout layers this probability."""
+    """Give all of a model's dropout layers this probability.
+
+    Raises:
+        DenseHNError: it is none from 0 to below 1.
+    """
+    if not 0 <= probability < 1:
+        raise DenseHNError(f"dropout is {probability}; it is from 0 to below 1")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
@@ -572,6 +579,11 @@ def main() -> None:
     parser = cli.parser("dense_hn.encoder", __doc__)
     parser.add_argument("--source", required=True, help="folder or hub name")
     parser.add_argument("--output", required=True, help="encoder folder to write")
+    parser.add_argument(
+        "--passages",
+        help="encoder whose passages this one was trained to search, as ADORE is, if they "
+        "are not its own: folder or hub name",
+    )
     parser.add_argument("--l2_norm", action="store_true", default=None)
     for field in fields(EncoderSettings):
         if field.name not in ("l2_norm", "passage_encoder"):
@@ -579,6 +591,8 @@ def main() -> None:
     args = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
     output = args.pop("output")
     require_apart(args["source"], output)
+    if "passages" in args:
+        args["passage_encoder"] = DenseEncoder.load(args.pop("passages")).digest()
     DenseEncoder.load(args.pop("source"), **args).save(output)
 
 

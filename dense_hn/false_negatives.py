@@ -102,8 +102,12 @@ class Report:
             self.drop(source, qids[row], docid(row, column), score, best[row])
 
     def note(self, what: str, number: int) -> None:
-        """Say a number that a reader must know, such as queries left without hits."""
-        self._notes[what] = number
+        """Say a number that a reader must know, such as queries left without hits; 0: no
+        longer."""
+        if number:
+            self._notes[what] = number
+        else:
+            self._notes.pop(what, None)
 
     def dropped(self, source: str) -> dict[tuple[str, str], tuple[float, float]]:
         """``{(qid, docid): (score, positive's score)}`` of what a source dropped."""

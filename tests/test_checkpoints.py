@@ -172,6 +172,55 @@ def test_stopped_while_negatives_are_mined_anew(every, argv, tmp_path, monkeypat
     assert made(tmp_path, "out") == made(tmp_path, "whole")
 
 
+def test_a_stopping_that_was_decided_stands(argv, files, tmp_path, monkeypatch):
+    """The last evaluation was done, and the encoder not saved."""
+    changes = {"eval_topics": files["topics"], "eval_qrels": files["qrels"]}
+    changes |= {"eval_strategy": "steps", "eval_steps": 1, "early_stopping": 3}
+    changes |= {"learning_rate": 0}
+    commands.train("star", argv("star", "whole", **changes))
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseEncoder, "save", stopped)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", **changes))
+    stop_at(monkeypatch, "star", 4)
+    commands.train("star", argv("star", "out", **changes))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+
+
+def test_a_checkpoint_is_the_same_however_it_is_spelled(argv, tmp_path, monkeypatch):
+    """And what is none stops nobody's training for good."""
+    commands.train("star", argv("star", "whole"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 4)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out"))
+    shutil.copytree(tmp_path / ".out.training", tmp_path / "elsewhere")
+    for wrong in (".out.training", ".out.training/checkpoint-9", "true"):
+        changes = {"resume_from_checkpoint": tmp_path / wrong}
+        with pytest.raises(DenseHNError, match=f"{wrong} is no checkpoint"):
+            commands.train("star", argv("star", "out", **changes))
+    monkeypatch.chdir(tmp_path)
+    spelled = f"../{tmp_path.name}/.out.training/checkpoint-4"
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 7)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", resume_from_checkpoint=spelled))
+    # From one elsewhere, the same command goes on where it was itself.
+    other = {"resume_from_checkpoint": tmp_path / "elsewhere" / "checkpoint-4"}
+    stop_at(monkeypatch, "star", 6)
+    commands.train("star", argv("star", "out", **other))
+    assert made(tmp_path, "out")[0] == made(tmp_path, "whole")[0]
+
+
+def test_a_corpus_in_folders_of_folders_is_known(files, tmp_path):
+    part = tmp_path / "corpus" / "part"
+    part.mkdir(parents=True)
+    shutil.copy(files["corpus"], part / "docs.jsonl")
+    before = checkpoints._known(str(tmp_path / "corpus"))
+    (part / "docs.jsonl").write_text("{}\n")
+    assert checkpoints._known(str(tmp_path / "corpus")) != before
+
+
 def test_what_another_training_left_is_cleared(argv, tmp_path):
     folder = tmp_path / ".out.training"
     folder.mkdir()

@@ -10,9 +10,11 @@ import torch
 from slow_tokenizer import SlowTokenizer
 from transformers import RobertaTokenizer
 
-from dense_hn import DenseHNError
+from dense_hn import DenseHNError, encoder
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
+from dense_hn.export import __main__ as export
+from dense_hn.index import read_index
 from dense_hn.search_command import search_command
 from dense_hn.train import arguments, commands
 
@@ -116,6 +118,33 @@ def test_star_and_adore_train_it(folder, files, tmp_path, corpus):
     slow = SlowTokenizer(folder)
     tokens = adore.tokenize(TEXTS[1:2], "query")
     assert tokens == [slow(TEXTS[1], 64)]
+
+
+def test_adore_says_whose_passages_it_searches(folder, tmp_path, corpus, monkeypatch):
+    """As training.md has it for the authors' two checkpoints."""
+
+    ance = tmp_path / "ance"
+
+    def saved(source, output, *more):
+        words = ["--source", source, "--output", ance / output, *more]
+        monkeypatch.setattr("sys.argv", ["encoder", *map(str, words)])
+        encoder.main()
+        return DenseEncoder.load(str(ance / output))
+
+    star = saved(folder, "star")
+    vectors = encode_corpus(star, corpus, tmp_path / "vectors")
+    moved = DenseEncoder.load(str(folder))
+    next(moved.parameters()).data.add_(0.1)
+    moved.save(tmp_path / "moved")
+    with pytest.raises(DenseHNError, match="made by another encoder than alone"):
+        vectors.require_made_by(saved(tmp_path / "moved", "alone"), "alone")
+    adore = saved(tmp_path / "moved", "adore", "--passages", ance / "star")
+    vectors.require_made_by(adore, "adore")
+    words = ["--vectors", tmp_path / "vectors", "--encoder", ance / "adore"]
+    words += ["--output", tmp_path / "index"]
+    monkeypatch.setattr("sys.argv", ["export", *map(str, words)])
+    export.main()
+    assert read_index(tmp_path / "index").encoder == star.digest()
 
 
 def test_the_search_command_wants_it_saved_first(folder, tmp_path):

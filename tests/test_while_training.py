@@ -10,7 +10,7 @@ from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate.measures import per_query
-from dense_hn.train import arguments, commands, evaluation, joint
+from dense_hn.train import arguments, commands, evaluation, hard_negatives, joint
 from dense_hn.train.hard_negatives import HardNegatives, Refresh
 from dense_hn.train.supervision import Supervision
 
@@ -229,6 +229,18 @@ def test_negatives_are_mined_anew(
         tops.append(top)
         assert set(given.hits("q0")) != top["q0"]
     assert tops[0] != tops[-1]
+
+
+def test_queries_that_have_no_negative_left_are_told(train, caplog, monkeypatch):
+    """Without other negatives, too, the training goes on."""
+    retrieve = hard_negatives.retrieve
+
+    def without_one(*args):
+        return ((q, h) for q, h in retrieve(*args) if q != "q3")
+
+    monkeypatch.setattr(hard_negatives, "retrieve", without_one)
+    train("star", "out", refresh_steps=3, in_batch=False, negatives_depth=6)
+    assert "1 of 24 queries have no negatives in hits of step 3" in caplog.text
 
 
 def test_the_share_of_new_hits_is_told(train, caplog):

@@ -2,7 +2,7 @@
 
 python -m dense_hn.train quickstart
 python -m dense_hn.train RECIPE.yaml --set star.learning_rate=1e-5
-python -m dense_hn.train warmup|star|adore|dynamic|cross --help   (every TrainingArguments flag works)
+python -m dense_hn.train warmup|star|adore|dynamic|cross --help   (with the flags of transformers.TrainingArguments)
 """
 
 import os

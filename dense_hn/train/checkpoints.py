@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from dense_hn import DenseHNError, __version__
-from dense_hn.encode import MANIFEST
+from dense_hn.encode import MANIFEST, MATRIX
 from dense_hn.false_negatives import Report
 from dense_hn.files import whole_file
 from dense_hn.reading import read_object
@@ -153,6 +154,20 @@ def last(folder: Path, made_from: Mapping[str, Any]) -> str | None:
     return str(whole[step])
 
 
+def require(checkpoint: Path) -> None:
+    """Check that a training can go on from there.
+
+    Raises:
+        DenseHNError: it is no checkpoint of the Trainer's.
+    """
+    if not (checkpoint / TRAINER_STATE_NAME).is_file():
+        raise DenseHNError(
+            f"--resume_from_checkpoint: {checkpoint} is no checkpoint: it has no "
+            f"{TRAINER_STATE_NAME}; name a folder checkpoint-STEP, or leave it out to go on "
+            "from this training's last one"
+        )
+
+
 def start(folder: Path, made_from: Mapping[str, Any]) -> None:
     """Empty a folder, and let what will be in it be known as this training's."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -165,9 +180,12 @@ def _known(word: str) -> str:
     path = Path(word)
     if path.is_dir():
         # A vectors folder, which may be large, says itself what is in it.
-        inside = [path / MANIFEST] if (path / MANIFEST).is_file() else path.iterdir()
+        said = (path / MATRIX).is_file() and (path / MANIFEST).is_file()
+        inside = [path / MANIFEST] if said else path.rglob("*")
         files = sorted(one for one in inside if one.is_file())
-        return _digest(*(one.name + _known(str(one)) for one in files))
+        return _digest(
+            *(str(one.relative_to(path)) + _known(str(one)) for one in files)
+        )
     if not path.is_file():
         return word
     with open(path, "rb") as file:

@@ -52,7 +52,7 @@ class EvaluationArguments:
         default=0,
         metadata={
             "help": "So many training topics, drawn once, are searched for as well, and "
-            "logged as train_RR@10 and so on: what was learnt by heart."
+            "logged as eval_train_RR@10 and so on: what was learnt by heart."
         },
     )
     early_stopping: int | None = field(

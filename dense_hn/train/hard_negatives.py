@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from dense_hn import DenseHNError, costs, trec
+from dense_hn import DenseHNError, costs, ranks, trec
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
@@ -105,6 +105,8 @@ class HardNegatives:
             self._supervision.forget(source)
         self._look_through(run, name)
         self._runs[-1], self._names[-1] = run, name
+        # A training that has begun goes on with queries that have none left.
+        self._alone = False
         return new / total
 
     def sources(self) -> list[StaticNegatives]:
@@ -143,8 +145,7 @@ class HardNegatives:
         if self._alone:
             trec.require_covered(*about)
         without = trec.tell_uncovered(*about)
-        if without:
-            supervision.report.note("queries without a hard negative", without)
+        supervision.report.note("queries without a hard negative", without)
         return drawn
 
     def _of_pool(self, run: trec.Run) -> trec.Run:
@@ -255,9 +256,12 @@ class Refresh(TrainerCallback):
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth
         run = dict(retrieve(model, vectors, topics, depth, qrels))
+        path = Path(args.output_dir) / f"{PREFIX}{step}.txt"
         if state.is_world_process_zero:
-            trec.write_run(Path(args.output_dir) / f"{PREFIX}{step}.txt", run, "own")
-        self._use(run, step)
+            trec.write_run(path, run, "own")
+        ranks.wait()
+        # Rounded, as a training that is stopped finds them.
+        self._use(trec.read_run(path), step)
 
     def _use(self, run: trec.Run, step: int) -> None:
         name = f"hits of step {step}"

@@ -1,6 +1,7 @@
 """What every training stage learns from: topics, judgements, negatives, a teacher."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -97,7 +98,8 @@ class SupervisionArguments(EvaluationArguments):
             raise DenseHNError(
                 f"relevance_level is {self.relevance_level}; it starts at 1"
             )
-        if not 0 <= self.negatives_skip < self.negatives_depth:
+        depth = self.negatives_depth if self.negatives else math.inf
+        if not 0 <= self.negatives_skip < depth:
             raise DenseHNError(
                 f"negatives_skip is {self.negatives_skip} and negatives_depth "
                 f"{self.negatives_depth}: no rank lies between them"
@@ -112,7 +114,7 @@ class SupervisionArguments(EvaluationArguments):
             raise DenseHNError(
                 f"random_per_query is {self.random_per_query}; it starts at 0"
             )
-        if self.scale is not None and not self.scale > 0:
+        if self.scale is not None and not 0 < self.scale < math.inf:
             raise DenseHNError(f"scale is {self.scale}; it must be above 0")
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.integrations import TensorBoardCallback
 from transformers.training_args import OptimizerNames
 
@@ -26,6 +32,14 @@ from dense_hn.train.lamb import Lamb
 from dense_hn.train.telemetry import Telemetry
 
 log = logging.getLogger("dense_hn")
+
+# Settings of transformers that need what there is not here: lengths of single texts, a loss
+# and an embedding layer of the Trainer's.
+ALLOWED = {
+    "train_sampling_strategy": ("random", "sequential"),
+    "label_smoothing_factor": (0,),
+    "neftune_noise_alpha": (None,),
+}
 
 
 @dataclass
@@ -113,6 +127,23 @@ class DenseTrainingArguments(TrainingArguments):
         folder = Path(self.output_dir)
         self.encoder_dir = str(folder)
         self.output_dir = str(folder.with_name(f".{folder.name}.training"))
+        if self.resume_from_checkpoint:
+            checkpoints.require(Path(self.resume_from_checkpoint))
+        if self.num_train_epochs <= 0 and self.max_steps < 0:
+            raise DenseHNError(
+                f"--num_train_epochs is {self.num_train_epochs}; it is above 0"
+            )
+        if self.per_device_train_batch_size < 1:
+            raise DenseHNError(
+                f"--per_device_train_batch_size is {self.per_device_train_batch_size}; it "
+                "starts at 1"
+            )
+        for name, allowed in ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise DenseHNError(
+                    f"--{name} {getattr(self, name)} is of other trainings than these; "
+                    "leave it out"
+                )
         if self.max_steps == 0:
             raise DenseHNError(
                 "--max_steps is 0: give a number of steps, or leave it out"
@@ -242,8 +273,14 @@ class DenseTrainer(Trainer):
         return loader
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        """Called by the Trainer, which looks for the last step only after a step."""
-        if self.state.global_step >= self.state.max_steps:
+        """Called by the Trainer, which looks for the last step only after a step, and
+        forgets of a checkpoint that early stopping had the last word."""
+        stopped = any(
+            one.early_stopping_patience_counter >= one.early_stopping_patience
+            for one in self.callback_handler.callbacks
+            if isinstance(one, EarlyStoppingCallback)
+        )
+        if stopped or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
@@ -377,12 +414,15 @@ def fit(
     """
     args = trainer.args
     folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
-    if not args.resume_from_checkpoint:
-        args.resume_from_checkpoint = checkpoints.last(folder, facts)
+    given = Path(args.resume_from_checkpoint or "").resolve()
+    if folder.resolve() not in given.parents:
+        # One from elsewhere is where this training began; its own are newer.
+        own = checkpoints.last(folder, facts)
+        args.resume_from_checkpoint = own or args.resume_from_checkpoint
+        given = Path(args.resume_from_checkpoint or "").resolve()
     if args.resume_from_checkpoint:
         args.eval_on_start = False
-    inside = folder in Path(args.resume_from_checkpoint or "").parents
-    if not inside and args.process_index == 0:
+    if folder.resolve() not in given.parents and args.process_index == 0:
         checkpoints.start(folder, facts)
     if board := trainer.pop_callback(TensorBoardCallback):
         # Its own place, where $TENSORBOARD_LOGGING_DIR names none, is in a folder that goes
