@@ -44,7 +44,7 @@ def train(files, bert, corpus, folder, **changes):
 
 @pytest.mark.parametrize("name", ["margin-mse", "kl"])
 def test_adore_distils_what_the_teacher_scored(
-    name, files, bert, corpus, topics, qrels, teacher, tmp_path, monkeypatch
+    name, files, bert, corpus, topics, qrels, teacher, tmp_path, monkeypatch, caplog
 ):
     seen, compute = [], AdoreTrainer.compute_loss
 
@@ -59,7 +59,6 @@ def test_adore_distils_what_the_teacher_scored(
     train(files, bert, corpus, tmp_path, **scale)
     vectors = encode_in_memory(DenseEncoder.load(str(bert)), corpus)
     told = trec.read_run(teacher)
-    skipped = 0
     for state, qids, hits, loss in seen:
         encoder = DenseEncoder.load(str(bert)).eval()
         encoder.model.load_state_dict(state)
@@ -75,9 +74,6 @@ def test_adore_distils_what_the_teacher_scored(
             )
             known = {d: 2 * s for d, s in told.get(qid, {}).items()}
             relevant = [d for d in qrels[qid] if d in known]
-            if not relevant:
-                skipped += 1
-                continue
             best = max(relevant, key=known.get)
             listed = [vectors.docids[row] for row in rows]
             listed = [d for d in listed if d in known and d not in qrels[qid]]
@@ -97,13 +93,33 @@ def test_adore_distils_what_the_teacher_scored(
                 )
         values = squares if name == "margin-mse" else divergences
         assert loss == pytest.approx(sum(values) / len(values), rel=1e-4)
-    assert skipped == 2
+    # Three batches of eight have all others.
+    assert {qid for _, qids, *_ in seen for qid in qids} == topics.keys() - {"q5", "q6"}
+    said = "2 of 24 queries have no relevant document with a score"
+    assert said in caplog.text
+
+
+def test_adore_refuses_a_teacher_of_no_relevant_document(
+    files, bert, corpus, qrels, run, tmp_path
+):
+    told = {
+        qid: {docid: score for docid, score in hits.items() if docid not in qrels[qid]}
+        for qid, hits in run.items()
+    }
+    trec.write_run(tmp_path / "teacher", told, "t")
+    with pytest.raises(DenseHNError, match="relevant document with a score"):
+        changes = {"teacher": tmp_path / "teacher", "distil": "kl"}
+        train(files, bert, corpus, tmp_path, **changes)
 
 
 def test_a_weight_mixes_both_losses(
-    files, bert, corpus, teacher, tmp_path, monkeypatch
+    files, bert, corpus, qrels, teacher, tmp_path, monkeypatch
 ):
-    """Of the first step, with one and the same weights."""
+    """Of the first step, with one and the same weights, where no topic is left out."""
+    told = trec.read_run(teacher)
+    for qid in ("q5", "q6"):
+        told[qid] = told["q4"] | dict.fromkeys(qrels[qid], 1.0)
+    trec.write_run(teacher, told, "t")
     first = {}
     for name, changes in (
         ("own", {}),

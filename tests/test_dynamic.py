@@ -155,6 +155,69 @@ def test_the_age_of_the_matrix_is_told(bert, files, corpus, tmp_path, steps):
     assert told == pytest.approx([1] * 6, abs=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["epoch", "no"])
+def test_the_age_is_told_with_lines_of_steps_alone(bert, files, tmp_path, strategy):
+    log = train(files, bert, tmp_path / "out", logging_strategy=strategy)
+    assert not any("cosine_to_fresh" in line for line in log)
+
+
+def test_one_of_two_vectors_of_a_passage_goes_back(
+    bert, files, tmp_path, steps, monkeypatch
+):
+    """With dropout they differ, and the last column's is what every process writes."""
+    seen, loss_of = [], DynamicTrainer.loss_of
+
+    def watch(self, queries, passages, inputs):
+        seen.append((inputs["docids"], passages.detach().clone()))
+        return loss_of(self, queries, passages, inputs)
+
+    monkeypatch.setattr(DynamicTrainer, "loss_of", watch)
+    train(files, bert, tmp_path / "out", dynamic_per_query=4, dropout=0.3)
+    twice = 0
+    for (docids, passages), step in zip(seen, steps, strict=True):
+        for docid in set(docids):
+            first = docids.index(docid)
+            last = len(docids) - 1 - docids[::-1].index(docid)
+            twice += bool((passages[first] != passages[last]).any())
+            vector = step["after"][step["docids"].index(docid)]
+            torch.testing.assert_close(vector, passages[last], rtol=0, atol=0)
+    assert twice > 5
+
+
+def test_hits_are_suspected_by_the_best_positive(
+    bert, files, qrels, tmp_path, steps, monkeypatch
+):
+    """Whichever of a topic's was drawn."""
+    docids = [docid for of in qrels.values() for docid in of]
+    more = {
+        qid: {**of, docids[n - 5]: 1, docids[n - 9]: 1}
+        for n, (qid, of) in enumerate(qrels.items())
+    }
+    trec.write_qrels(tmp_path / "more.txt", more)
+    seen, with_hits = [], DynamicTrainer._with_hits
+
+    def watch(self, items, queries):
+        seen.append((queries, self._matrix.vectors.clone()))
+        return with_hits(self, items, queries)
+
+    monkeypatch.setattr(DynamicTrainer, "_with_hits", watch)
+    changes = {"drop_absolute_margin": 0, "dynamic_hits": 40, "dynamic_per_query": 20}
+    train(files, bert, tmp_path / "out", qrels=tmp_path / "more.txt", **changes)
+    above = 0
+    for (queries, vectors), step in zip(seen, steps, strict=True):
+        for query, item in zip(queries, step["items"], strict=True):
+            of = (vectors.double() @ query.double()).tolist()
+            scores = dict(zip(step["docids"], of, strict=True))
+            (qid,) = item["topics"]
+            hits = sorted(scores, key=scores.get, reverse=True)[:40]
+            best = max(scores[docid] for docid in more[qid])
+            left = [d for d in hits if d not in more[qid] and scores[d] <= best]
+            assert set(item["hard"]) <= set(left)
+            assert len(item["hard"]) == min(20, len(left))
+            above += sum(scores[d] > scores[item["positive"]] for d in item["hard"])
+    assert above > 0
+
+
 def test_a_slice_comes_every_so_many_steps(bert, files, tmp_path, steps):
     train(files, bert, tmp_path / "out", slice_steps=2, slice_passages=20)
     for number, step in enumerate(steps):

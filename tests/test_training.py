@@ -292,14 +292,17 @@ def test_help_names_the_losses(stage, capsys):
     assert "--gradient_cache" in text
 
 
+@pytest.mark.parametrize("weight", [1, 0.5])
 def test_distillation_leaves_out_what_the_teacher_did_not_score(
-    files, bert, run, qrels, tmp_path, caplog
+    weight, files, bert, run, qrels, tmp_path, caplog
 ):
+    """Beside the stage's own loss, such topics have that alone."""
     told = {q: dict.fromkeys([*hits, *qrels[q]], 1.0) for q, hits in run.items()}
     del told["q3"]
     told["q5"] = {d: s for d, s in told["q5"].items() if d not in qrels["q5"]}
     trec.write_run(tmp_path / "teacher", told, "t")
-    argv = star_argv(files, bert, tmp_path / "out", distil="kl")
+    changes = {"distil": "kl", "distil_weight": weight}
+    argv = star_argv(files, bert, tmp_path / "out", **changes)
     seen = []
     collate = joint.JointCollator.__call__
     with pytest.MonkeyPatch.context() as patch:
@@ -309,9 +312,11 @@ def test_distillation_leaves_out_what_the_teacher_did_not_score(
             lambda self, items: seen.extend(items) or collate(self, items),
         )
         commands.train("star", [*argv, "--teacher", str(tmp_path / "teacher")])
-    assert {q for item in seen for q in item["topics"]} == run.keys() - {"q3", "q5"}
+    left_out = {"q3", "q5"} if weight == 1 else set()
+    assert {q for item in seen for q in item["topics"]} == run.keys() - left_out
     assert "1 of 24 queries have no hit in" in caplog.text
-    assert "2 of 24 queries have no relevant document with a score" in caplog.text
+    said = "2 of 24 queries have no relevant document with a score"
+    assert (said in caplog.text) == bool(left_out)
 
 
 def test_workers_that_outlive_an_epoch_are_refused(files):
@@ -341,7 +346,18 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
             {"distil": "kl", "teacher": "run", "distil_weight": 0},
             "distil_weight is 0.0",
         ),
+        (
+            {"distil": "kl", "teacher": "run", "teacher_scale": -1},
+            "teacher_scale is -1.0; it is a number above 0",
+        ),
         ({"relevance_level": 0}, "relevance_level is 0"),
+        ({"scale": "inf"}, "scale is inf; it must be above 0"),
+        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha 5.0 is of other trainings"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            "train_sampling_strategy group_by_length is of other",
+        ),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1 is of other"),
         ({"scale": 0}, "scale is 0.0; it must be above 0"),
         ({"teacher": "run"}, "nothing uses its scores"),
         ({"distil": "kl"}, "kl needs a teacher's run"),
@@ -358,3 +374,30 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
 def test_bad_arguments_are_refused(files, change, message):
     with pytest.raises(DenseHNError, match=message):
         commands.parse("star", star_argv(files, "x", "out", **change))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--num_train_epochs", "0", "--max_steps", "-1"], "num_train_epochs is 0"),
+        (["--per_device_train_batch_size", "0"], "batch_size is 0; it starts at 1"),
+        (["--dropout", "10"], "dropout is 10.0; it is from 0 to below 1"),
+    ],
+)
+def test_a_training_of_nothing_is_refused(bert, files, tmp_path, words, message):
+    with pytest.raises(DenseHNError, match=message):
+        commands.train("star", [*star_argv(files, bert, tmp_path / "out"), *words])
+
+
+def test_a_batch_of_one_query_without_a_negative_is_told(
+    bert, files, topics, tmp_path, caplog
+):
+    """Of 24 topics, 23 in one batch and one in the next."""
+    argv = star_argv(files, bert, tmp_path / "out", in_batch=True)
+    place = argv.index("--negatives")
+    del argv[place : place + 2]
+    for size, told in ((23, True), (8, False)):
+        caplog.clear()
+        more = ["--per_device_train_batch_size", str(size), "--max_steps", "1"]
+        commands.train("warmup", [*argv, *more])
+        assert ("the last batch of each epoch has one query" in caplog.text) == told

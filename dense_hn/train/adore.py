@@ -55,7 +55,7 @@ from dense_hn.search_command import (
     require_recognised,
     search_command,
 )
-from dense_hn.train.distillation import Distillation, TaughtArguments
+from dense_hn.train.distillation import Distillation, TaughtArguments, taught
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import CodedPassages, WholePassages
@@ -367,6 +367,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     check(args, training)
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
+    learnt = taught(args, supervision)
     vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
     docids = vectors.docids
     trec.require_known(qrels, docids, args.qrels, vectors.path)
@@ -431,7 +432,14 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         )
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
     teacher = supervision.teacher if args.distil else None
-    dataset = AdoreDataset(topics, qrels, supervision.excluded, docids, drawn, teacher)
+    dataset = AdoreDataset(
+        {qid: topics[qid] for qid in learnt},
+        qrels,
+        supervision.excluded,
+        docids,
+        drawn,
+        teacher,
+    )
     trainer = AdoreTrainer(
         model=encoder,
         args=training,

@@ -169,8 +169,7 @@ class JointCollator:
             "random": random & left,
         }
         if self._teacher is not None:
-            scores = [
-                [self._teacher[q].get(d, torch.nan) for d in docids] for q in qids
-            ]
+            told = [self._teacher.get(qid, {}) for qid in qids]
+            scores = [[of.get(docid, torch.nan) for docid in docids] for of in told]
             batch["teacher"] = torch.tensor(scores)
         return batch

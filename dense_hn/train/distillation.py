@@ -1,11 +1,12 @@
 """Learning from a teacher's scores, alone or beside the loss of a stage."""
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from dense_hn import DenseHNError, losses
-from dense_hn.train.supervision import SupervisionArguments
+from dense_hn import DenseHNError, losses, trec
+from dense_hn.train.supervision import Supervision, SupervisionArguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,10 @@ class TaughtArguments(SupervisionArguments):
             raise DenseHNError(
                 f"distil_weight is {self.distil_weight}; it is above 0 and at most 1"
             )
+        if not 0 < self.teacher_scale < math.inf:
+            raise DenseHNError(
+                f"teacher_scale is {self.teacher_scale}; it is a number above 0"
+            )
         for name in ("distil_weight", "teacher_scale"):
             if getattr(self, name) != 1 and not self.distil:
                 raise DenseHNError(f"{name} is of distil; give that, too")
@@ -109,3 +114,29 @@ class TaughtArguments(SupervisionArguments):
     def distils_alone(self) -> bool:
         """Whether nothing but the teacher's scores is learnt from."""
         return bool(self.distil) and self.distil_weight == 1
+
+
+def taught(args: TaughtArguments, supervision: Supervision) -> dict[str, list[str]]:
+    """The relevant documents that a stage learns from, by query.
+
+    Where nothing but the teacher's scores is learnt, those that it scored; queries without
+    are left out, and told of.
+
+    Raises:
+        DenseHNError: the teacher scored no relevant document of any topic.
+    """
+    positives = {
+        qid: trec.positives(supervision.qrels, qid) for qid in supervision.topics
+    }
+    if not args.distils_alone():
+        return positives
+    teacher = supervision.teacher
+    scored = {
+        qid: [docid for docid in docids if docid in teacher.get(qid, {})]
+        for qid, docids in positives.items()
+    }
+    covered = {qid for qid, docids in scored.items() if docids}
+    trec.tell_uncovered(
+        positives, covered, args.topics, args.teacher, "relevant document with a score"
+    )
+    return {qid: scored[qid] for qid in positives if qid in covered}

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_hn import DenseHNError, costs, ranks, search
+from dense_hn import DenseHNError, costs, ranks, search, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
 from dense_hn.encode import Vectors, encode_in_memory
@@ -115,6 +115,7 @@ class DynamicTrainer(joint.JointTrainer):
         *,
         matrix: Matrix,
         docids: Docids,
+        qrels: trec.Qrels,
         tokens: Callable[[Sequence[int]], list],
         told: Arguments,
         data_collator: JointCollator,
@@ -125,6 +126,7 @@ class DynamicTrainer(joint.JointTrainer):
         Args:
             matrix: N vectors, of the encoder in training.
             docids: N, theirs.
+            qrels: of the training topics, with relevant documents among them.
             tokens: rows of the matrix to the tokens of their passages.
             told: the stage's arguments.
             data_collator: makes the batches, once the hits are known.
@@ -135,6 +137,7 @@ class DynamicTrainer(joint.JointTrainer):
         self._excluded = data_collator.excluded
         self._matrix = matrix
         self._docids = docids
+        self._qrels = qrels
         self._tokens = tokens
         self._told = told
         self._looked_after = -1
@@ -153,8 +156,11 @@ class DynamicTrainer(joint.JointTrainer):
             passages = ranks.gather(model(**batch["passages"]), len(batch["docids"]))
         with costs.part("loss"):
             loss, scores = self.loss_of(queries, passages, inputs | batch)
-        rows = torch.from_numpy(self._docids.rows(batch["docids"]))
-        self._matrix.vectors[rows.to(passages.device)] = passages.detach()
+        # Of a document that stands there twice, one: which would win is not defined.
+        columns = {docid: n for n, docid in enumerate(batch["docids"])}
+        rows = torch.from_numpy(self._docids.rows(list(columns)))
+        fresh = passages.detach()[list(columns.values())]
+        self._matrix.vectors[rows.to(passages.device)] = fresh
         return (loss, {"scores": scores, "items": items}) if return_outputs else loss
 
     def _with_hits(
@@ -179,9 +185,7 @@ class DynamicTrainer(joint.JointTrainer):
             device=rows.device,
         )
         allowed[:, : self._told.negatives_skip] = False
-        positives = self._docids.rows([item["positive"] for item in items])
-        best = self._matrix.vectors[torch.from_numpy(positives).to(rows.device)]
-        best = (queries * best).sum(dim=1)
+        best = self._best(qids, queries)
         self.telemetry.add("found_above", (scores > best[:, None]).sum(dim=1))
         scale = self.model.settings.scale
         allowed = self.trusted(
@@ -205,6 +209,15 @@ class DynamicTrainer(joint.JointTrainer):
             chosen.append({**item, "hard": [*item["hard"], *drawn]})
         return chosen
 
+    def _best(self, qids: Sequence[str], queries: Tensor) -> Tensor:
+        """[B] the highest score of a relevant document, of queries [B, D]."""
+        best = []
+        for qid, query in zip(qids, queries, strict=True):
+            rows = self._docids.rows(trec.positives(self._qrels, qid))
+            vectors = self._matrix.vectors[torch.from_numpy(rows).to(query.device)]
+            best.append((vectors @ query).max())
+        return torch.stack(best)
+
     def _look_after(self, model: nn.Module) -> None:
         """Encode a slice again when it is due, and see how old the rest is."""
         step, number = self.state.global_step, len(self._docids)
@@ -218,7 +231,8 @@ class DynamicTrainer(joint.JointTrainer):
             rows = [(turn * size + n) % number for n in range(size)]
             with costs.part("refresh"):
                 self._matrix.vectors[rows] = self._fresh(model, rows)
-        if (step + 1) % self.state.logging_steps == 0:
+        logged = self.args.logging_strategy == "steps"
+        if logged and (step + 1) % self.state.logging_steps == 0:
             draw = Random(f"{self.args.seed} age {step}")
             rows = draw.sample(range(number), min(LOOKED_AT, number))
             with costs.part("refresh"):
@@ -281,6 +295,7 @@ def _trainer(
         model=model,
         matrix=matrix,
         docids=pool,
+        qrels=supervision.qrels,
         tokens=lambda places: [tokens[rows[place]] for place in places],
         told=told,
         **kwargs,

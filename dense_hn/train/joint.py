@@ -9,6 +9,7 @@ this, with other defaults.
 Source: arXiv 2104.08051, section 5.1.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,20 +17,21 @@ from typing import Any
 from torch import Tensor
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, ranks, trec
+from dense_hn import DenseHNError, costs, losses, ranks
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
-from dense_hn.train.distillation import Distillation
+from dense_hn.train.distillation import Distillation, taught
 from dense_hn.train.evaluation import Evaluator, encode_share
 from dense_hn.train.hard_negatives import Refresh, material
 from dense_hn.train.joint_arguments import JointArguments
-from dense_hn.train.supervision import Supervision
 from dense_hn.train.trainer import (
     DenseTrainer,
     DenseTrainingArguments,
     TellEpoch,
     fit,
 )
+
+log = logging.getLogger("dense_hn")
 
 IN_BATCH = "documents of the batch, by the scores of the step"
 
@@ -118,12 +120,16 @@ def check(args: JointArguments, training: DenseTrainingArguments) -> None:
             "refresh_steps: the workers of --dataloader_num_workers would not hear of "
             "new negatives; leave it at 0, or give refresh_epochs"
         )
-    drawn = args.negatives or args.random_per_query or args.finds_negatives()
-    if not drawn and training.per_device_train_batch_size == 1:
+    if not args.draws() and _batch(training) == 1:
         raise DenseHNError(
             "a batch of one query has no in-batch negatives; raise "
             "--per_device_train_batch_size, or give negatives or random_per_query"
         )
+
+
+def _batch(training: DenseTrainingArguments) -> int:
+    """Queries, or positives, of a batch, which all processes see."""
+    return training.per_device_train_batch_size * training.world_size
 
 
 def train(
@@ -151,7 +157,7 @@ def train(
         alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
         scored_only=args.distils_alone(),
     )
-    positives = _positives(args, supervision)
+    positives = taught(args, supervision)
     drawn = hard.sources()
     evaluator = None
     if args.eval_topics:
@@ -178,6 +184,12 @@ def train(
     if args.topics_per_positive > 1:
         kind = partial(SharedDataset, topics_per_positive=args.topics_per_positive)
     dataset = kind(topics, positives, drawn, random, training.seed)
+    left = len(dataset) % _batch(training)
+    if left == 1 and not args.draws() and not training.dataloader_drop_last:
+        log.warning(
+            "the last batch of each epoch has one query, which has no negative, and teaches "
+            "nothing; take another batch size, or --dataloader_drop_last true"
+        )
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
@@ -214,29 +226,3 @@ def train(
 def _positives_of(scores: Tensor, inputs: Mapping[str, Any]) -> Tensor:
     """[B] of [B, M]: what each query's positive has."""
     return scores.gather(1, inputs["positive"][:, None])[:, 0]
-
-
-def _positives(args: JointArguments, supervision: Supervision) -> dict[str, list[str]]:
-    """The positives that are drawn from, by query.
-
-    Where nothing but the teacher's scores is learnt, those that it scored; queries without
-    are left out, and told of.
-
-    Raises:
-        DenseHNError: the teacher scored no positive of any topic.
-    """
-    positives = {
-        qid: trec.positives(supervision.qrels, qid) for qid in supervision.topics
-    }
-    if not args.distils_alone():
-        return positives
-    teacher = supervision.teacher
-    scored = {
-        qid: [docid for docid in docids if docid in teacher.get(qid, {})]
-        for qid, docids in positives.items()
-    }
-    covered = {qid for qid, docids in scored.items() if docids}
-    trec.tell_uncovered(
-        positives, covered, args.topics, args.teacher, "relevant document with a score"
-    )
-    return {qid: scored[qid] for qid in positives if qid in covered}

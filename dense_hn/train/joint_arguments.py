@@ -64,8 +64,7 @@ class JointArguments(TaughtArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        drawn = self.negatives or self.random_per_query or self.finds_negatives()
-        if not (drawn or self.in_batch):
+        if not (self.draws() or self.in_batch):
             raise DenseHNError(
                 "there is no source of negatives: give negatives (runs), "
                 "random_per_query, or in_batch"
@@ -91,6 +90,11 @@ class JointArguments(TaughtArguments):
                 f"distil {self.distil} alone needs negatives that the teacher scored; name "
                 "their runs, or give a distil_weight below 1"
             )
+
+    def draws(self) -> bool:
+        """Whether a query brings negatives of its own, besides the batch's."""
+        drawn = self.negatives or self.random_per_query
+        return bool(drawn) or self.finds_negatives()
 
     def finds_negatives(self) -> bool:
         """Whether the training itself looks for some at every step."""
