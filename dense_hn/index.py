@@ -17,7 +17,7 @@ made it. Its encoder is then called ``index:`` and the SHA-256 of the index file
 query encoder that is trained for it remembers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Quantiser:
         return inner if self.matrix is None else inner @ self.matrix
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexVectors(Vectors):
     """The passage vectors of an index, in the order of its ``docid`` file."""
 
@@ -112,8 +112,9 @@ def read_index(folder: str | Path) -> IndexVectors:
                 )
         _require_same_scores(index, vectors, path)
         codes = codes_of(leaf, lines, matrix)
-    sha256 = digest(path)
-    encoder, corpus = _manifest(folder, *vectors.shape) or (UNKNOWN + sha256, "")
+    files = [digest(path), digest(folder / DOCIDS)]
+    known = _manifest(folder, vectors.shape, files)
+    encoder, corpus = known or (UNKNOWN + files[0], "")
     index.reset()
     return IndexVectors(
         docids,
@@ -121,9 +122,9 @@ def read_index(folder: str | Path) -> IndexVectors:
         encoder,
         corpus,
         folder,
-        Quantiser(index, leaf, matrix),
-        [sha256, digest(folder / DOCIDS)],
-        codes,
+        quantise=Quantiser(index, leaf, matrix),
+        files=files,
+        codes=codes,
     )
 
 
@@ -293,15 +294,23 @@ def _require_same_scores(index: "faiss.Index", vectors: np.ndarray, path: Path) 
         )
 
 
-def _manifest(folder: Path, passages: int, dimension: int) -> tuple[str, str] | None:
+def _manifest(
+    folder: Path, shape: tuple[int, int], files: Sequence[str]
+) -> tuple[str, str] | None:
     """The digests of encoder and corpus that ``manifest.json`` names, if there is one."""
     if not (folder / MANIFEST).is_file():
         return None
     said = manifest.read(folder)
-    if (said["passages"], said["dimension"]) != (passages, dimension):
+    if (said["passages"], said["dimension"]) != shape:
         raise DenseHNError(
             f"{folder / MANIFEST}: says {said['passages']} passages of "
-            f"{said['dimension']} dimensions, and the index has {passages} of "
-            f"{dimension}; it belongs to another index, export anew"
+            f"{said['dimension']} dimensions, and the index has {shape[0]} of "
+            f"{shape[1]}; it belongs to another index, export anew"
+        )
+    # Exports of older versions do not say.
+    if said["files"] not in (None, files):
+        raise DenseHNError(
+            f"{folder / MANIFEST}: is of another index than the one beside it; export "
+            "anew, or remove it if another program wrote the index"
         )
     return said["encoder"], said["corpus"]

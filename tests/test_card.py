@@ -6,6 +6,7 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
+from dense_hn.train import card as card_module
 from dense_hn.train import recipe
 from dense_hn.train.pipeline import Pipeline
 
@@ -53,4 +54,28 @@ def test_a_card_says_what_was_run(split_folder, files, bert, tmp_path, base_says
     assert str(tmp_path) not in card.text
     assert "# small-adore\n" in card.text
     assert "negatives: bm25, some.run" in card.text
+    assert "with hard negatives: STAR and ADORE of [Optimizing" in card.text
     assert f"Licence of the base: {'mit' if licensed else 'not stated'}" in card.text
+
+    # The base's own card is for people: nothing is made anew for another one.
+    key = pipeline.ledger.stages["base"].key
+    (base / "README.md").write_text("Now with scores.\n")
+    again = Pipeline(recipe.read(str(path)), tmp_path / "out")
+    assert again.ledger.stages["base"].key == key
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("warmup", {"negatives": []}, ""),
+        ("star", {"negatives": []}, ""),
+        ("star", {}, "STAR"),
+        ("adore", {}, "ADORE"),
+        ("dynamic", {"negatives": ["bm25"]}, ""),
+    ],
+)
+def test_a_card_names_the_papers_methods_where_they_are(method, settings, said):
+    stage = recipe.TrainingSection(
+        name="x", method=method, source="base", settings=settings
+    )
+    assert card_module._of_the_paper([stage]) == said

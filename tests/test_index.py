@@ -242,6 +242,12 @@ def test_a_manifest_names_the_encoder(tmp_path):
         DenseHNError, match="says 999 passages of 24 dimensions, and the"
     ):
         read_index(tmp_path / "x")
+    files = [digest(tmp_path / "x" / name) for name in ("index", "docid")]
+    path.write_text(json.dumps(said | {"files": files}))
+    assert read_index(tmp_path / "x").encoder == "e"
+    path.write_text(json.dumps(said | {"files": files[::-1]}))
+    with pytest.raises(DenseHNError, match="is of another index than the one beside"):
+        read_index(tmp_path / "x")
     for text in ("{", "[]", '{"encoder": "e"}'):
         path.write_text(text)
         with pytest.raises(DenseHNError, match="manifest.json: not as dense_hn.export"):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -408,7 +409,13 @@ def test_a_change_of_a_section_leaves_its_alias_alone(tmp_path):
 
 
 def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
-    done = []
+    done, stop = [], []
+
+    def work(name, output):
+        if name in stop:
+            raise InterruptedError
+        done.append(name)
+        output.touch()
 
     def pass_over(first="a", second="b"):
         ledger = Ledger(tmp_path / "stages.json")
@@ -421,7 +428,7 @@ def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
             output = tmp_path / name
             ledger.add(
                 name,
-                lambda name=name, output=output: (done.append(name), output.touch()),
+                partial(work, name, output),
                 [output],
                 settings,
                 after=after,
@@ -436,6 +443,14 @@ def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
     assert pass_over(first="changed", second="changed") == ["two", "four"]
     (tmp_path / "three").unlink()
     assert pass_over(first="changed", second="changed") == ["three"]
+
+    # Stopped on the way to other settings, and back: what hangs on it is of neither.
+    stop.append("three")
+    with pytest.raises(InterruptedError):
+        pass_over(first="other", second="changed")
+    stop.clear()
+    done.clear()
+    assert pass_over(first="changed", second="changed") == ["one", "three", "four"]
 
 
 def test_a_failed_stage_is_forgotten(tmp_path):

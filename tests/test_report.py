@@ -69,6 +69,13 @@ def test_topics_that_changed_most_for_every_two_systems():
     assert changed(values, 0) == []
 
 
+def test_stages_of_what_a_recipe_once_was(ran):
+    """Of another split, and of a training that has another name now."""
+    left = "star2", "star2.encode", "star.dev", "bm25.dev", "topics.dev"
+    assert not any(map(ran.has_stage, left))
+    assert all(map(ran.has_stage, ran.ledger.stages))
+
+
 def test_long_texts_are_cut_and_say_so():
     assert cut("x" * CHARACTERS) == "x" * CHARACTERS
     assert cut("x" * CHARACTERS + "yz") == "x" * CHARACTERS + "…"

@@ -134,4 +134,5 @@ def _write(
 
     faiss.write_index(index, str(folder / INDEX))
     write_docids(folder / DOCIDS, vectors.docids)
-    manifest.write(folder / MANIFEST, vectors, form)
+    files = folder / INDEX, folder / DOCIDS
+    manifest.write(folder / MANIFEST, vectors, form, files)

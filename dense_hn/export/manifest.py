@@ -7,23 +7,30 @@ dimension   of a vector
 vectors     the form they are stored in, and its parameters
 dense_hn    version
 command     command line that wrote it
+files       SHA-256 of ``index`` and ``docid``, where it is of a faiss folder
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dense_hn import DenseHNError, __version__, provenance
 from dense_hn.encode import MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import require_file
+from dense_hn.files import digest, require_file
 
 FACTS = "encoder", "corpus", "passages", "dimension", "vectors", "dense_hn", "command"
 
 
-def write(path: str | Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
-    """Write to ``path`` what an export of ``vectors`` in this form was made from."""
+def write(
+    path: str | Path,
+    vectors: Vectors,
+    form: Mapping[str, Any],
+    files: Sequence[str | Path] = (),
+) -> None:
+    """Write to ``path`` what an export of ``vectors`` in this form was made from, and what
+    is in its ``files``."""
     passages, dimension = vectors.matrix.shape
     facts = {
         "encoder": vectors.encoder,
@@ -34,6 +41,8 @@ def write(path: str | Path, vectors: Vectors, form: Mapping[str, Any]) -> None:
         "dense_hn": __version__,
         "command": provenance.command(),
     }
+    if files:
+        facts["files"] = [digest(file) for file in files]
     text = json.dumps(facts, indent=2)
     Path(path).write_text(f"{text}\n", encoding="utf-8")
 
@@ -49,7 +58,7 @@ def read(folder: str | Path) -> dict[str, Any]:
     )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return {name: facts[name] for name in FACTS}
+        return {name: facts[name] for name in FACTS} | {"files": facts.get("files")}
     except (ValueError, KeyError, TypeError) as error:
         raise DenseHNError(
             f"{path}: not as dense_hn.export writes it ({error!r}); export anew, or "

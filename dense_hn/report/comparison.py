@@ -70,17 +70,18 @@ def compare(places: Places, most: int) -> Comparison:
             )
         values[name] = [scored[qid] for qid in qrels]
         first[name] = {qid: trec.ranked(run.get(qid, {}))[:DEPTH] for qid in qrels}
-    texts = trec.read_topics(places.topics(places.split))
+    asked = places.topics(places.split)
+    texts = trec.read_topics(asked)
+    trec.require_covered(qrels, texts, places.qrels, asked, "text")
     kept = [list(qrels)[place] for place in changed(values, most)]
     hits = {qid: {name: of[qid] for name, of in first.items()} for qid in kept}
     relevant = {qid: trec.positives(qrels, qid) for qid in kept}
     corpus = read_corpus(places.corpus)
-    shown = dict.fromkeys(
-        docid
-        for qid in kept
-        for listed in (relevant[qid], *hits[qid].values())
-        for docid in listed
-    )
+    shown: dict[str, None] = {}
+    for qid in kept:
+        for listed in (relevant[qid], *hits[qid].values()):
+            shown |= dict.fromkeys(listed)
+        trec.require_known({qid: shown}, corpus, places.runs, places.corpus)
     return Comparison(
         measure=measure,
         topics=[(qid, texts[qid]) for qid in qrels],

@@ -60,7 +60,11 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["chance"] = chance
-    stages = json.loads(places.costs.read_text(encoding="utf-8"))
+    stages = {
+        name: facts
+        for name, facts in json.loads(places.costs.read_text(encoding="utf-8")).items()
+        if places.has_stage(name)
+    }
     logs = {
         stage.name: log_of(places.model(stage.name)) for stage in places.recipe.stages
     }

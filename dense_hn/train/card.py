@@ -54,6 +54,7 @@ def write(places: Places, name: str, command: str) -> None:
         ],
     )
     space = places.passages(name)
+    stages = _up_to(places.recipe.stages, name)
     trained = trec.read_judged(places.topics("train"), places.judged("train"))[0]
     card = ModelCard.from_template(
         data,
@@ -71,7 +72,8 @@ def write(places: Places, name: str, command: str) -> None:
         trained=len(trained),
         topics=scored["topics"],
         split=places.split,
-        stages=[_told(stage) for stage in _up_to(places.recipe.stages, name)],
+        stages=[_told(stage) for stage in stages],
+        methods=_of_the_paper(stages),
         table=places.table.read_text(encoding="utf-8").rstrip(),
         command=command,
         version=__version__,
@@ -88,6 +90,17 @@ def _up_to(stages: list[TrainingSection], name: str) -> list[TrainingSection]:
         chain.insert(0, by_name[name])
         name = by_name[name].source
     return chain
+
+
+def _of_the_paper(stages: list[TrainingSection]) -> str:
+    """Which of the paper's two methods they are, if any of them is."""
+    found = {
+        stage.method
+        for stage in stages
+        # STAR without runs has random negatives alone.
+        if stage.method == "adore" or stage.settings.get("negatives", True)
+    }
+    return " and ".join(one.upper() for one in ("star", "adore") if one in found)
 
 
 def _told(stage: TrainingSection) -> dict[str, str]:

@@ -73,7 +73,9 @@ class Ledger:
             settings,
             [self.stages[stage].key for stage in after],
         ]
-        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        # YAML has dates, too.
+        text = json.dumps(made_from, sort_keys=True, default=str)
+        key = hashlib.sha256(text.encode()).hexdigest()
         self.stages[name] = Stage(work=work, outputs=outputs, key=key, after=after)
 
     def run(self) -> None:
@@ -85,13 +87,23 @@ class Ledger:
                 continue
             tqdm.write(f"── {name} ({number} of {len(self.stages)})")
             # Forgotten first: a stage that is interrupted may leave outputs of two
-            # makings.
-            if self._records.pop(name, None):
+            # makings. What was made from its older output is no longer of it either; where
+            # that was only removed, the same is made again.
+            forgotten = [name] if done else self._hanging_on(name)
+            if [self._records.pop(one, None) for one in forgotten] != [None]:
                 self._write()
             with costs.Costs() as spent:
                 stage.work()
             self._records[name] = {"key": stage.key, **spent.facts()}
             self._write()
+
+    def _hanging_on(self, name: str) -> list[str]:
+        """A stage, and all that builds on it."""
+        found = [name]
+        for later, stage in self.stages.items():
+            if {*found} & {*stage.after}:
+                found.append(later)
+        return found
 
     def needed(self, name: str) -> list[str]:
         """A stage, and before it all that it builds on, each once."""

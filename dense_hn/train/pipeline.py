@@ -498,6 +498,7 @@ class Pipeline(Places):
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         trec.write_qrels(self.qrels, qrels)
+        measures.tell_without_relevant(qrels, self.recipe.evaluate.measures)
         runs = []
         for name in [*self._scored(), *self._reranked()]:
             run = trec.read_run(self.hits(name, self.split))
@@ -537,9 +538,10 @@ def _listed(value: object) -> list:
 
 
 def _folder_digests(source: str) -> list[str]:
-    """Of the files of a folder; none of what comes from the hub."""
+    """Of the files of a folder, but for its model card, which is for people and is written
+    again with every table; none of what comes from the hub."""
     files = sorted(path for path in Path(locate(source)).rglob("*") if path.is_file())
-    return _digests(files)
+    return _digests(path for path in files if path.name != card.FILE)
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

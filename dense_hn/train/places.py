@@ -108,6 +108,14 @@ class Places:
                 return self.passages(stage.source)
         return encoder
 
+    def has_stage(self, name: str) -> bool:
+        """Whether a stage of the ledger is this recipe's and split's, and none that is left
+        of what the recipe once was."""
+        system, _, rest = name.partition(".")
+        systems = {*recipe.TAKEN, *recipe.SECTIONS}
+        systems |= {stage.name for stage in self.recipe.stages}
+        return system in systems and rest in ("", self.split, *recipe.NOT_EVALUATED)
+
     def coded(self, space: str) -> bool:
         """Whether a passage space is an index that a stage has made while it trained."""
         return any(
