@@ -31,6 +31,7 @@ from dense_hn.collections.corpus import read_corpus
 from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encode import HALVES, add_halves
 from dense_hn.files import digest, forget_parts
+from dense_hn.ids import require_id
 
 log = logging.getLogger("dense_hn")
 
@@ -127,10 +128,11 @@ def rerank(
     Raises:
         DenseHNError: before anything is scored: a file that cannot be read, a topic of
             the run without a text, a docid that is not in the corpus, a depth below 1 or
-            given twice, several depths for a teacher, half precision without a GPU, a
+            given twice, a tag that is no word, several depths for a teacher, half precision without a GPU, a
             file in the run's place that is none, or that is the run to re-rank.
     """
     require_depths(depths)
+    require_id(tag, "tag", str(output))
     if qrels_path and len(depths) > 1:
         raise DenseHNError("--qrels makes the run of one teacher; give one --depth")
     if half and cross.model.device.type == "cpu":
@@ -180,29 +182,24 @@ def rerank(
         }
         judged = {qid for qid in run if trec.positives(qrels, qid)}
         trec.tell_uncovered(run, judged, run_path, qrels_path, "relevant document")
-    cut = None if qrels_path else deepest
     qids = list(run)
     groups = [qids[n : n + TOPICS] for n in range(0, len(qids), TOPICS)]
+    wanted = {
+        qid: trec.ranked(hits)[: None if qrels_path else deepest]
+        for qid, hits in run.items()
+    }
     parted = {**made_from, "depth": deepest, "topics_of_a_part": TOPICS}
     parted["dense_hn"] = __version__
     with costs.Costs() as spent, ranks.parts(output, parted) as parts:
         own = list(enumerate(groups))[rank::processes]
-        todo = [(n, group) for n, group in own if not (parts / str(n)).is_file()]
+        todo = {
+            parts / str(n): {qid: wanted[qid] for qid in group}
+            for n, group in own
+            if not (parts / str(n)).is_file()
+        }
         # Before there are more.
         ranks.wait()
-        total = sum(
-            len(trec.ranked(run[qid])[:cut]) for _, group in todo for qid in group
-        )
-        with tqdm(total=total, desc="Scoring pairs", unit=" pairs") as progress:
-            for number, group in todo:
-                wanted = [(q, d) for q in group for d in trec.ranked(run[q])[:cut]]
-                pairs = [(topics[qid], corpus[docid]) for qid, docid in wanted]
-                found: trec.Run = {}
-                for (qid, docid), value in zip(
-                    wanted, score(cross, pairs, progress, half), strict=True
-                ):
-                    found.setdefault(qid, {})[docid] = value
-                trec.write_run(parts / str(number), found, tag)
+        _score_parts(cross, todo, topics, corpus, half, tag)
         ranks.wait()
 
         def rows(depth: int | None) -> Iterator[tuple[str, dict[str, float]]]:
@@ -217,6 +214,28 @@ def rerank(
     if not rank:
         for depth, path in missing.items():
             provenance.record(path, {**made_from, "depth": depth}, spent.facts())
+
+
+def _score_parts(
+    cross: CrossEncoder,
+    todo: Mapping[Path, Mapping[str, Sequence[str]]],
+    topics: Mapping[str, str],
+    corpus: Mapping[str, str],
+    half: str | None,
+    tag: str,
+) -> None:
+    """Score ``{file: {qid: docids}}`` and write each file as a run."""
+    total = sum(len(docids) for part in todo.values() for docids in part.values())
+    with tqdm(total=total, desc="Scoring pairs", unit=" pairs") as progress:
+        for path, part in todo.items():
+            keys = [(qid, docid) for qid, docids in part.items() for docid in docids]
+            pairs = [(topics[qid], corpus[docid]) for qid, docid in keys]
+            found: trec.Run = {}
+            for (qid, docid), value in zip(
+                keys, score(cross, pairs, progress, half), strict=True
+            ):
+                found.setdefault(qid, {})[docid] = value
+            trec.write_run(path, found, tag)
 
 
 def rerank_together(

@@ -269,6 +269,8 @@ def test_broken_input_is_refused_before_anything_is_scored(
     for depths in ([0], [5, 5], [-1, 3]):
         with pytest.raises(DenseHNError, match="numbers from 1, each once"):
             call(cross, files, out, depths)
+    with pytest.raises(DenseHNError, match="out: tag 'my run' is empty or has white"):
+        call(cross, files, out, [5], tag="my run")
     with pytest.raises(DenseHNError, match="give one --depth"):
         call(cross, files, out, [5, 3], qrels_path=files["qrels"])
     with pytest.raises(DenseHNError, match="--fp16 is for a GPU"):

@@ -45,8 +45,8 @@ def cascade(args: argparse.Namespace) -> None:
     topics, qrels = trec.read_topics(args.topics), trec.read_qrels(args.qrels)
     judged = [qid for qid in topics if qid in qrels]
     trec.tell_uncovered(topics, {*judged}, args.topics, args.qrels, "judgement")
-    number = args.sample or len(judged)
-    if number > len(judged):
+    number = len(judged) if args.sample is None else args.sample
+    if not 1 <= number <= len(judged):
         raise DenseHNError(f"--sample is {number}; {len(judged)} topics are judged")
     kept = set(Random(f"{SEED} topics").sample(judged, number))
     chosen = [qid for qid in judged if qid in kept]
@@ -59,6 +59,8 @@ def cascade(args: argparse.Namespace) -> None:
     for path in written:
         if path.resolve() in given:
             raise DenseHNError(f"{path}: is one of --runs; name another --output")
+        if written.count(path) > 1:
+            raise DenseHNError(f"{path}: two runs would go there; rename one of --runs")
 
     asked = args.output / "topics.tsv"
     trec.write_topics(asked, {qid: topics[qid] for qid in chosen})
@@ -70,7 +72,7 @@ def cascade(args: argparse.Namespace) -> None:
     values: Values = {name: {measure: [] for measure in MEASURES} for name in runs}
 
     def keep(name: str, path: Path, run: trec.Run) -> None:
-        trec.write_run(path, run, name)
+        trec.write_run(path, run, "cascade")
         found = measures.per_query(own, trec.read_run(path), MEASURES)
         for measure, columns in values[name].items():
             columns.append(np.array(list(found[measure].values())))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import cascade
+import holm_by_hand
 import numpy as np
 import pytest
 from replay import run_here
@@ -98,26 +99,17 @@ def test_the_table_is_that_of_single_rerankings(
         assert rows[name,] == [f"{column.mean():.4f}" for column in row]
     # The three depths of both comparisons with the first run are corrected together.
     gains = {n: values[n] - values["plain"] for n in ("better", "best")}
-    tests = [
-        ttest_rel(column, column * 0).pvalue for g in gains.values() for column in g
-    ]
-    order = np.argsort(tests)
-    corrected = np.maximum.accumulate(np.sort(tests) * np.arange(6, 0, -1)).clip(max=1)
-    p = dict(zip(order.tolist(), corrected, strict=True))
-    number = 0
-    for name, gain in gains.items():
-        for place, column in enumerate(gain):
-            cell = rows[f"{name} − plain",][place]
-            assert cell.startswith(f"{column.mean():+.4f} (")
-            if place:
-                assert f"({column.mean() / gain[0].mean():.0%}, " in cell
-            said = cell.rpartition("p")[2].rstrip(")")
-            assert (
-                said == "<.001"
-                if p[number] < 0.001
-                else float(said[1:]) == pytest.approx(p[number], abs=6e-4)
-            )
-            number += 1
+    said = holm_by_hand.cells(
+        {
+            (name, place): ttest_rel(column, column * 0).pvalue
+            for name, gain in gains.items()
+            for place, column in enumerate(gain)
+        }
+    )
+    for name, place in said:
+        column, cell = gains[name][place], rows[f"{name} − plain",][place]
+        share = f"{column.mean() / gains[name][0].mean():.0%}, " if place else ""
+        assert cell == f"{column.mean():+.4f} ({share}{said[name, place]})"
     assert "best − better" in printed and "24 topics" in printed
 
 
@@ -148,6 +140,13 @@ def test_what_cannot_be_compared_is_refused(cross, files, runs, tmp_path, monkey
             call(monkeypatch, cross, files, few, out)
     with pytest.raises(DenseHNError, match="--sample is 25; 24 topics are judged"):
         call(monkeypatch, cross, files, runs, out, "--sample", "25")
+    for number in ("0", "-5"):
+        with pytest.raises(DenseHNError, match=f"--sample is {number}; 24 topics"):
+            call(monkeypatch, cross, files, runs, out, "--sample", number)
+    same = runs[0].with_name("plain-10.txt")
+    same.write_bytes(runs[0].read_bytes())
+    with pytest.raises(DenseHNError, match=r"plain-10.txt: two runs would go there"):
+        call(monkeypatch, cross, files, [*runs, same], out, "--depth", "10")
     assert not out.exists()
 
 
@@ -181,7 +180,7 @@ def test_the_pages_commands(bert, split_folder, run, tmp_path, monkeypatch, caps
     hits = {q: run[q] for q in list(run)[:12]}
     trec.write_run(home / "runs" / "study" / "warmup.train.txt", hits, "warmup")
     commands = commands_of(Path(__file__).with_name("cascade.md"))
-    assert len(commands) == 5
+    assert len(commands) == 8
     small = {
         "--max_steps": "2",
         "--warmup_steps": "0",
@@ -201,4 +200,7 @@ def test_the_pages_commands(bert, split_folder, run, tmp_path, monkeypatch, caps
             run_here("cascade", words[2:])
     assert "| bm25 |" in Path("cascade/table.md").read_text()
     assert "4 topics" in Path("cascade-1000/table.md").read_text()
-    assert Path("distilled/model.safetensors").is_file()
+    rows = capsys.readouterr().out.splitlines()[-4:-1]
+    assert [row.split()[0] for row in rows] == [
+        f"{name}.test" for name in ("warmup", "star", "distilled")
+    ]

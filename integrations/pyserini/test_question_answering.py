@@ -12,6 +12,8 @@ from replay import run_here
 from dense_hn import trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
+from dense_hn.train import recipe
+from dense_hn.train.places import Places
 
 PAGE = Path(__file__).with_name("question-answering.md")
 
@@ -25,12 +27,13 @@ def commands() -> list[list[str]]:
 def test_every_command(tmp_path, bert, corpus, topics, qrels, monkeypatch, capsys):
     """The answer to `where is a lamp , red` is `Red Lamp`, which one passage holds."""
     encoder = DenseEncoder.load(str(bert))
-    work = tmp_path / "work" / "nq"
-    encoder.save(work / "models" / "adore")
-    encoder.save(work / "models" / "star")
-    encode_corpus(encoder, corpus, work / "vectors" / "star")
+    nq = recipe.read("nq")
+    places = Places(nq, tmp_path, nq.encoder["architecture"])
+    for name in ("star", "adore"):
+        encoder.save(places.model(name))
+    encode_corpus(encoder, corpus, places.vectors("star"))
     called = {f"test-{n}": text for n, text in enumerate(topics.values())}
-    trec.write_topics(work / "collection" / "topics.test.tsv", called)
+    trec.write_topics(places.topics("test"), called)
     rows = [f'{docid}\t"{text}"\t{docid}\n' for docid, text in corpus.items()]
     (tmp_path / "psgs_w100.tsv.gz").write_bytes(
         gzip.compress("".join(["id\ttext\ttitle\n", *rows]).encode())

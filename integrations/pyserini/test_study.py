@@ -6,6 +6,7 @@ import math
 import re
 import sys
 
+import holm_by_hand
 import pytest
 import results
 import study
@@ -136,14 +137,12 @@ def test_the_table_by_hand(kept, monkeypatch, capsys):
             (results.ALTERNATIVE, (2, 3, 2)),
         )
     }
-    # Holm: the smallest of three times three, the next times two.
-    expected, so_far = {}, 0.0
-    for factor, name in zip((3, 2, 1), sorted(p, key=p.get), strict=True):
-        so_far = max(so_far, factor * p[name])
-        expected[name] = f"(p={min(so_far, 1):.3f})".replace("0.", ".")
+    expected = holm_by_hand.cells(p)
     topics, seeds, *cells = summary["made"]
     assert (topics, seeds) == ("3", "2")
-    assert [cell.split()[-1] for cell in cells[:3]] == [expected[name] for name in p]
+    assert [cell.split()[-1] for cell in cells[:3]] == [
+        f"({expected[name]})" for name in p
+    ]
     assert cells[0].startswith(bm25)
     # No run of STAR was kept, and nothing is compared with itself.
     assert cells[3:] == ["", f"{mean:.4f} ± {spread:.4f}"]

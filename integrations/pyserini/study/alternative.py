@@ -11,6 +11,7 @@ starts from, `MultipleNegativesRankingLoss`, its trainer, its batches without du
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import Dataset
 from sentence_transformers import (
@@ -76,22 +77,24 @@ def mined(
 
 def fit(model: SentenceTransformer, data: Dataset, args: argparse.Namespace) -> None:
     """Train the model in place."""
-    training = SentenceTransformerTrainingArguments(
-        output_dir=f"{args.output}.training",
-        max_steps=args.max_steps,
-        per_device_train_batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        warmup_steps=args.max_steps // 10,
-        seed=args.seed,
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-    )
     loss = losses.MultipleNegativesRankingLoss(model, scale=args.scale)
-    SentenceTransformerTrainer(
-        model=model, args=training, train_dataset=data, loss=loss
-    ).train()
+    # Nothing is saved there; the trainer makes it all the same.
+    with TemporaryDirectory() as folder:
+        training = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=args.max_steps,
+            per_device_train_batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            warmup_steps=args.max_steps // 10,
+            seed=args.seed,
+            batch_sampler=BatchSamplers.NO_DUPLICATES,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+        )
+        SentenceTransformerTrainer(
+            model=model, args=training, train_dataset=data, loss=loss
+        ).train()
 
 
 def main() -> None:

@@ -40,11 +40,14 @@ def study(args: argparse.Namespace) -> None:
     """Train with each number of topics, score, and write the table and the figure.
 
     Raises:
-        DenseHNError: a file that cannot be read; more topics than there are;
-            matplotlib is not there; what recipes raise.
+        DenseHNError: a file that cannot be read; no judged topics of train or test; more
+            topics than there are; matplotlib is not there; what recipes raise.
     """
     figures.require()
     whole = collection.read(args.collection)
+    for split in (TRAIN, TEST):
+        if not (whole.topics.get(split) and whole.qrels.get(split)):
+            raise DenseHNError(f"{args.collection}: no judged topics of {split}")
     whole = replace(whole, runs={"teacher": {TRAIN: trec.read_run(args.teacher)}})
     topics = list(whole.topics[TRAIN])
     numbers = sorted({*args.numbers, len(topics)})

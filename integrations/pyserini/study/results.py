@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_hn import DenseHNError, cli, trec
+from dense_hn.diagnose import figures
 from dense_hn.evaluate import measures, significance
 from dense_hn.evaluate.table import UNTRAINED, chance
 from dense_hn.files import whole_file
@@ -176,12 +177,9 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     Raises:
         DenseHNError: matplotlib is not there.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DenseHNError(
-            "--figure needs matplotlib: pip install matplotlib"
-        ) from None
+    figures.require()
+    from matplotlib.figure import Figure
+
     timed = {
         name: {system: one for system, one in systems.items() if one.seconds}
         for name, systems in collections.items()
