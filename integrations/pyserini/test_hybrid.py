@@ -15,6 +15,8 @@ from dense_hn import bm25, mine, trec
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export.folder import write_index
+from dense_hn.train import recipe
+from dense_hn.train.places import Places
 
 PAGE = Path(__file__).with_name("hybrid.md")
 
@@ -29,18 +31,21 @@ def commands() -> list[list[str]]:
 def replayed(tmp_path_factory, bert, corpus, topics, qrels, pyserini_here):
     """The runs after the page's commands, query vectors and passage vectors."""
     root = tmp_path_factory.mktemp("hybrid")
-    work, runs = root / "work" / "quickstart", root / "runs" / "quickstart"
+    read = recipe.read("quickstart")
+    places = Places(read, root, read.encoder["architecture"])
     encoder = DenseEncoder.load(str(bert))
-    encoder.save(work / "models" / "adore")
-    path = work / "collection" / "topics.test.tsv"
+    encoder.save(places.model("adore"))
+    path = places.topics("test")
     trec.write_topics(path, topics)
-    trec.write_qrels(root / "qrels" / "quickstart" / "test.txt", qrels)
-    vectors = encode_corpus(encoder, corpus, work / "vectors")
-    (work / "indexes" / "star").mkdir(parents=True)
-    write_index(vectors, work / "indexes" / "star", "flat", {})
-    bm25.index(corpus, work / "indexes" / "bm25")
-    mine.mine(encoder, vectors, path, 1000, runs / "adore.test.txt", "ADORE")
-    bm25.mine(work / "indexes" / "bm25", path, 1000, runs / "bm25.test.txt", "BM25")
+    trec.write_qrels(places.qrels, qrels)
+    vectors = encode_corpus(encoder, corpus, places.vectors("star"))
+    index, lucene = places.index(places.passages("adore")), places.index("bm25")
+    index.mkdir(parents=True)
+    write_index(vectors, index, "flat", {})
+    bm25.index(corpus, lucene)
+    mine.mine(encoder, vectors, path, 1000, places.hits("adore", "test"), "ADORE")
+    bm25.mine(lucene, path, 1000, places.hits("bm25", "test"), "BM25")
+    runs = places.runs
     assert len(commands()) == 6
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

