@@ -1,6 +1,7 @@
 """faiss forms against numpy, refusals, and Pyserini's own rule for names; no JVM."""
 
 import ast
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -364,6 +365,10 @@ def test_the_manifest(exported, corpus):
         "dimension": 768,
         "vectors": {"form": "flat"},
         "dense_hn": __version__,
+        "files": [
+            hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in ("index", "docid")
+        ],
     }
 
 
