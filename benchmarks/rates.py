@@ -10,6 +10,7 @@ long as any other's; its vocabulary is smaller, which the optimizer alone would 
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -56,7 +57,9 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {device}")
     width = max(len(what) for what, _ in rows)
     for what, value in rows:
-        print(f"{what:{width}}  {value:>10,.2f}")
+        # Of a step of milliseconds, two decimals would be too few.
+        decimals = max(2, 3 - math.floor(math.log10(value)))
+        print(f"{what:{width}}  {value:>10,.{decimals}f}")
 
 
 def measure(

@@ -466,6 +466,8 @@ def search_command(
 def topics_beside(folder: str | Path) -> Path:
     """Where topics are written beside a folder in the form that Pyserini reads."""
     path = Path(folder)
+    # Where one stands has no name by itself.
+    path = path if path.name else path.resolve()
     return path.with_name(f"{path.name}.topics.json")
 
 

@@ -52,6 +52,8 @@ from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
 log = logging.getLogger("dense_hn")
 
 FILE = "dense_hn.json"
+# A model card, for people; no part of what an encoder is.
+CARD = "README.md"
 Kind = Literal["query", "passage"]
 # Tokens that go through the model together, texts of similar length, on a GPU and on a
 # CPU. A small slice stays in a CPU's cache; a GPU needs more to be busy.

@@ -117,7 +117,7 @@ def mine(
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
-    corpus, index, topics and qrels. After a run that was stopped, those topics are not
+    corpus, index, topics and qrels, in the same precision and with the same tag. After a run that was stopped, those topics are not
     searched for again whose hits are there.
 
     Raises:

@@ -21,9 +21,12 @@ from dense_hn import DenseHNError, reading
 # In the order in which Pyserini looks for them.
 QID, TEXT = ("id", "qid", "_id"), ("title", "text")
 _TOP = re.compile(r"<top\b[^>]*>(.*?)(?=</top>|<top\b|\Z)", re.DOTALL | re.IGNORECASE)
+# A field ends with the next one's tag; others end it where they begin a line, and belong to
+# the text where they do not, as in List<String>.
 _FIELD = re.compile(
-    r"<(num|title)>\s*(?:number:|topic:)?(.*?)(?=</?(?:num|title|desc|narr)\b|\Z)",
-    re.DOTALL | re.IGNORECASE,
+    r"<(num|title)>\s*(?:number:|topic:)?(.*?)"
+    r"(?=</?(?:num|title|desc|narr)[a-z]*>|^[ \t]*</?[a-z]+>|\Z)",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
 )
 
 

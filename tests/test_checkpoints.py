@@ -143,6 +143,24 @@ def test_early_stopping_goes_on_counting(step, argv, files, tmp_path, monkeypatc
     assert max(line["step"] for line in made(tmp_path, "out")[1]) == 4
 
 
+def test_mined_negatives_come_along_from_elsewhere(argv, tmp_path, monkeypatch):
+    """Stopped twice: after another training's refresh, and before the next one."""
+    changes = {"refresh_steps": 6, "negatives_depth": 6, "drop_relative_margin": -100}
+    commands.train("star", argv("star", "whole", **changes))
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 8)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "first", **changes))
+    (tmp_path / ".first.training").rename(tmp_path / "elsewhere")
+    changes["resume_from_checkpoint"] = tmp_path / "elsewhere" / "checkpoint-8"
+    with monkeypatch.context() as patch:
+        stop_at(patch, "star", 10)
+        with pytest.raises(Stopped):
+            commands.train("star", argv("star", "out", **changes))
+    commands.train("star", argv("star", "out", **changes))
+    assert made(tmp_path, "out") == made(tmp_path, "whole")
+
+
 @pytest.mark.parametrize("every", ["refresh_epochs", "refresh_steps"])
 def test_stopped_while_negatives_are_mined_anew(every, argv, tmp_path, monkeypatch):
     """At the end of an epoch a checkpoint is older than what is mined there."""
@@ -195,10 +213,10 @@ def test_a_checkpoint_is_the_same_however_it_is_spelled(argv, tmp_path, monkeypa
         with pytest.raises(Stopped):
             commands.train("star", argv("star", "out"))
     shutil.copytree(tmp_path / ".out.training", tmp_path / "elsewhere")
-    for wrong in (".out.training", ".out.training/checkpoint-9", "true"):
+    for name, wrong in (("out", ".out.training/checkpoint-9"), ("new", "true")):
         changes = {"resume_from_checkpoint": tmp_path / wrong}
         with pytest.raises(DenseHNError, match=f"{wrong} is no checkpoint"):
-            commands.train("star", argv("star", "out", **changes))
+            commands.train("star", argv("star", name, **changes))
     monkeypatch.chdir(tmp_path)
     spelled = f"../{tmp_path.name}/.out.training/checkpoint-4"
     with monkeypatch.context() as patch:

@@ -209,6 +209,8 @@ def test_ids_that_pyserini_changes(bert, files, tmp_path, monkeypatch, capsys, c
     assert copy == str(tmp_path / "e.topics.json")
     # As shells complete a folder's name.
     assert str(encode.topics_beside(f"{tmp_path}/e/")) == copy
+    monkeypatch.chdir(tmp_path / "e")
+    assert str(encode.topics_beside(".")) == copy
     assert trec.read_topics(copy) == {"007": "one", "7": "two"}
     assert "search.lucene makes a number of query id '007'" in caplog.text
 

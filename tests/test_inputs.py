@@ -235,6 +235,17 @@ def test_a_trec_title_may_have_brackets(tmp_path):
     assert trec.read_topics(path) == {"1": "how to sort List<String> in java"}
 
 
+def test_trec_topics_have_other_fields(tmp_path):
+    """As the ad hoc topics 51 to 150 have, between number and title."""
+    text = "<top>\n<head> Tipster\n<num> Number:  051\n<dom> Domain:  Economics\n"
+    text += (
+        "<title> Topic:  Airbus Subsidies\n<desc> Description:\nx\n<smry> y\n</top>\n"
+    )
+    text += "<top><num>052</num><title>South Africa <description> z</top>\n"
+    path = write(tmp_path / "t.txt", text)
+    assert trec.read_topics(path) == {"051": "Airbus Subsidies", "052": "South Africa"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

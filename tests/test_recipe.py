@@ -442,6 +442,11 @@ def test_the_ledger_redoes_what_changed_and_what_hangs_on_it(tmp_path):
     assert pass_over(first="changed") == ["one", "three", "four"]
     assert pass_over(first="changed", second="changed") == ["two", "four"]
     (tmp_path / "three").unlink()
+    # What was only removed is made again, and stopped on the way, too, nothing else is.
+    stop.append("three")
+    with pytest.raises(InterruptedError):
+        pass_over(first="changed", second="changed")
+    stop.clear()
     assert pass_over(first="changed", second="changed") == ["three"]
 
     # Stopped on the way to other settings, and back: what hangs on it is of neither.

@@ -71,7 +71,7 @@ def test_topics_that_changed_most_for_every_two_systems():
 
 def test_stages_of_what_a_recipe_once_was(ran):
     """Of another split, and of a training that has another name now."""
-    left = "star2", "star2.encode", "star.dev", "bm25.dev", "topics.dev"
+    left = "star2", "star2.encode", "star.dev", "bm25.dev", "topics.dl19"
     assert not any(map(ran.has_stage, left))
     assert all(map(ran.has_stage, ran.ledger.stages))
 

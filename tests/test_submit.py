@@ -678,6 +678,19 @@ def test_making_a_trec_run_refuses(
     assert not Path("out.gz").exists()
 
 
+def test_a_trec_run_replaces_nothing_else(tmp_path, call, track, files):
+    made = [*track, "--run", files["run"], "--tag", "a", "--output"]
+    for output, message in (
+        (files["run"], "would replace what it is made from"),
+        (files["topics"], "is no run, and would be replaced by one"),
+        (tmp_path, "is a folder; name a file in it"),
+    ):
+        before = {path: path.read_bytes() for path in files.values()}
+        with pytest.raises(DenseHNError, match=message):
+            call(*made, output)
+        assert {path: path.read_bytes() for path in files.values()} == before
+
+
 def column(number: int, text: str):
     def change(line: str) -> str:
         columns = line.split(" ")

@@ -400,4 +400,4 @@ def test_a_batch_of_one_query_without_a_negative_is_told(
         caplog.clear()
         more = ["--per_device_train_batch_size", str(size), "--max_steps", "1"]
         commands.train("warmup", [*argv, *more])
-        assert ("the last batch of each epoch has one query" in caplog.text) == told
+        assert ("the last batch of each epoch has one positive" in caplog.text) == told

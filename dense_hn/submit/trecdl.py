@@ -38,8 +38,9 @@ def make(
         What was checked, in words.
 
     Raises:
-        DenseHNError: a tag that the track does not take; a run that cannot be read, or
-            lists a topic or docid that is not known, or lacks a topic.
+        DenseHNError: a tag that the track does not take; a file or folder that the run
+            would replace; a run that cannot be read, or lists a topic or docid that is not
+            known, or lacks a topic.
     """
     wrong = wrong_tag(tag, board)
     if wrong:
@@ -48,6 +49,10 @@ def make(
         raise DenseHNError(
             f"{output}: the run is written unpacked; name it without .gz"
         )
+    trec.require_no_other(output)
+    for path in (run_path, topics_path):
+        if Path(output).resolve() == Path(path).resolve():
+            raise DenseHNError(f"{output}: would replace what it is made from")
     run = read_known(run_path, topics, topics_path, docids, docids_path)
     trec.require_covered(topics, run, topics_path, run_path, "hit")
     best = (

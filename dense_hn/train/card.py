@@ -9,12 +9,11 @@ from transformers.utils import cached_file
 
 from dense_hn import __version__, trec
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.encoder import EncoderSettings, locate
+from dense_hn.encoder import CARD, EncoderSettings, locate
 from dense_hn.files import whole_file
 from dense_hn.train.places import Places
 from dense_hn.train.recipe import TrainingSection
 
-FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
@@ -78,7 +77,7 @@ def write(places: Places, name: str, command: str) -> None:
         command=command,
         version=__version__,
     )
-    with whole_file(places.model(name) / FILE) as part:
+    with whole_file(places.model(name) / CARD) as part:
         part.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
@@ -129,7 +128,7 @@ def _licence(source: str) -> str | None:
 
     path = cached_file(
         locate(source),
-        FILE,
+        CARD,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )

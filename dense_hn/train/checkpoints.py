@@ -18,6 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from dense_hn import DenseHNError, __version__
 from dense_hn.encode import MANIFEST, MATRIX
+from dense_hn.encoder import CARD
 from dense_hn.false_negatives import Report
 from dense_hn.files import whole_file
 from dense_hn.reading import read_object
@@ -182,7 +183,8 @@ def _known(word: str) -> str:
         # A vectors folder, which may be large, says itself what is in it.
         said = (path / MATRIX).is_file() and (path / MANIFEST).is_file()
         inside = [path / MANIFEST] if said else path.rglob("*")
-        files = sorted(one for one in inside if one.is_file())
+        # A model card is written again with every table.
+        files = sorted(one for one in inside if one.is_file() and one.name != CARD)
         return _digest(
             *(str(one.relative_to(path)) + _known(str(one)) for one in files)
         )

@@ -186,7 +186,16 @@ class DynamicTrainer(joint.JointTrainer):
         )
         allowed[:, : self._told.negatives_skip] = False
         best = self._best(qids, queries)
-        self.telemetry.add("found_above", (scores > best[:, None]).sum(dim=1))
+        # A relevant one may stand above itself, by rounding.
+        relevant = torch.tensor(
+            [
+                [self._qrels[qid].get(docid, 0) > 0 for docid in of]
+                for qid, of in zip(qids, found, strict=True)
+            ],
+            device=rows.device,
+        )
+        above = (scores > best[:, None]) & ~relevant
+        self.telemetry.add("found_above", above.sum(dim=1))
         scale = self.model.settings.scale
         allowed = self.trusted(
             DYNAMIC,

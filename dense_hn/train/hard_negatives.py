@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 from collections.abc import Container, Mapping
 from pathlib import Path
 
@@ -221,7 +222,12 @@ class Refresh(TrainerCallback):
                 f"{args.resume_from_checkpoint}: no {PREFIX}STEP.txt beside it, the "
                 "negatives that this training had mined; resume from its own folder"
             )
-        self._use(trec.read_run(steps[step]), step)
+        own = Path(args.output_dir) / steps[step].name
+        if state.is_world_process_zero and not own.exists():
+            # It goes on from checkpoints of its own, if it is stopped again.
+            shutil.copy(steps[step], own)
+        ranks.wait()
+        self._use(trec.read_run(own), step)
 
     def on_step_end(self, args, state, control, model, **_) -> None:
         """Called by the Trainer; the batch that it has ready keeps its negatives."""

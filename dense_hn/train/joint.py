@@ -187,7 +187,7 @@ def train(
     left = len(dataset) % _batch(training)
     if left == 1 and not args.draws() and not training.dataloader_drop_last:
         log.warning(
-            "the last batch of each epoch has one query, which has no negative, and teaches "
+            "the last batch of each epoch has one positive, and so no negative, and teaches "
             "nothing; take another batch size, or --dataloader_drop_last true"
         )
     callbacks = [TellEpoch(dataset), *args.callbacks()]

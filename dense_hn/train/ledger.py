@@ -87,10 +87,10 @@ class Ledger:
                 continue
             tqdm.write(f"── {name} ({number} of {len(self.stages)})")
             # Forgotten first: a stage that is interrupted may leave outputs of two
-            # makings. What was made from its older output is no longer of it either; where
-            # that was only removed, the same is made again.
-            forgotten = [name] if done else self._hanging_on(name)
-            if [self._records.pop(one, None) for one in forgotten] != [None]:
+            # makings, and what was made from its older output is not of the new one. Where
+            # an output was only removed, the same is made again.
+            forgotten = [] if done else self._hanging_on(name)
+            if [one for one in forgotten if self._records.pop(one, None)]:
                 self._write()
             with costs.Costs() as spent:
                 stage.work()

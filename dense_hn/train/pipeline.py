@@ -16,7 +16,7 @@ from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encode import Vectors, encode_corpus
-from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
+from dense_hn.encoder import CARD, DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
 from dense_hn.export.folder import export_index
 from dense_hn.files import digest, require_file, whole_file
@@ -299,7 +299,7 @@ class Pipeline(Places):
             after=scored,
         )
         if self.trainings:
-            cards = [self.model(name) / card.FILE for name in self.exported()]
+            cards = [self.model(name) / CARD for name in self.exported()]
             add("cards", self._cards, cards, after=["evaluate"])
 
     def _add_search(self, system: str, split: str, hits: int) -> None:
@@ -541,7 +541,7 @@ def _folder_digests(source: str) -> list[str]:
     """Of the files of a folder, but for its model card, which is for people and is written
     again with every table; none of what comes from the hub."""
     files = sorted(path for path in Path(locate(source)).rglob("*") if path.is_file())
-    return _digests(path for path in files if path.name != card.FILE)
+    return _digests(path for path in files if path.name != CARD)
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

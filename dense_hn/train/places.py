@@ -114,7 +114,9 @@ class Places:
         system, _, rest = name.partition(".")
         systems = {*recipe.TAKEN, *recipe.SECTIONS}
         systems |= {stage.name for stage in self.recipe.stages}
-        return system in systems and rest in ("", self.split, *recipe.NOT_EVALUATED)
+        of_split = rest in ("", self.split, *recipe.NOT_EVALUATED)
+        # What trainings are evaluated on, while they go on.
+        return system in systems and (of_split or name == "topics.dev")
 
     def coded(self, space: str) -> bool:
         """Whether a passage space is an index that a stage has made while it trained."""

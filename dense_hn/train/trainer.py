@@ -127,8 +127,6 @@ class DenseTrainingArguments(TrainingArguments):
         folder = Path(self.output_dir)
         self.encoder_dir = str(folder)
         self.output_dir = str(folder.with_name(f".{folder.name}.training"))
-        if self.resume_from_checkpoint:
-            checkpoints.require(Path(self.resume_from_checkpoint))
         if self.num_train_epochs <= 0 and self.max_steps < 0:
             raise DenseHNError(
                 f"--num_train_epochs is {self.num_train_epochs}; it is above 0"
@@ -410,7 +408,8 @@ def fit(
             the encoder in its folder.
 
     Raises:
-        DenseHNError: there are checkpoints of another training in this one's place.
+        DenseHNError: there are checkpoints of another training in this one's place; what
+            is to be gone on from is no checkpoint.
     """
     args = trainer.args
     folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
@@ -421,6 +420,7 @@ def fit(
         args.resume_from_checkpoint = own or args.resume_from_checkpoint
         given = Path(args.resume_from_checkpoint or "").resolve()
     if args.resume_from_checkpoint:
+        checkpoints.require(given)
         args.eval_on_start = False
     if folder.resolve() not in given.parents and args.process_index == 0:
         checkpoints.start(folder, facts)

@@ -28,7 +28,7 @@ def test_the_rows_of_the_page(corpus, bert, monkeypatch, capsys):
 
     def rows(text: str) -> list[tuple[str, float]]:
         """What was measured, whatever the sizes, and the values."""
-        found = re.findall(r"^(\S.*?)  +([\d,]+\.\d\d)$", text, re.MULTILINE)
+        found = re.findall(r"^(\S.*?)  +([\d,]+\.\d+)$", text, re.MULTILINE)
         return [
             (re.sub(r"[\d,]+", "N", w), float(v.replace(",", ""))) for w, v in found
         ]

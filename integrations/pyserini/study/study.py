@@ -161,15 +161,17 @@ def filled(
 
 def run(args: argparse.Namespace) -> None:
     """Train and evaluate, one collection and seed after another."""
+    if args.transfer and (args.curves or args.split != "test"):
+        raise DenseHNError(
+            "--transfer keeps runs of test topics: without --curves, --split"
+        )
+    if args.transfer and args.stages and OURS not in args.stages:
+        raise DenseHNError(f"--transfer needs {OURS} among --stages")
     for name in args.only or BUDGETS:
         for seed in args.seeds:
             root = args.output / name / str(seed)
-            source = {"beir": str(args.collections / name)}
-            if name == PYDOC:
-                source = {PYDOC: ["stdlib"]}
+            source = source_of(args.collections, name)
             sections = filled(name, source, seed, args.split, args.stages, args.curves)
-            if args.transfer and OURS not in sections:
-                raise DenseHNError(f"--transfer needs {OURS} among --stages")
             pipeline = declared(root / "study.yaml", sections)
             if not args.curves:
                 add_alternative(pipeline, BUDGETS[name], seed)
@@ -180,8 +182,13 @@ def run(args: argparse.Namespace) -> None:
                 keep_runs(pipeline, systems, args.output, name, seed)
                 keep_costs(pipeline, systems, args.output / RUNS / name, seed)
             for other in args.transfer:
-                source = {"beir": str(args.collections / other)}
+                source = source_of(args.collections, other)
                 transfer(pipeline, source, root / f"{other}.yaml", args.output, seed)
+
+
+def source_of(collections: Path, name: str) -> dict:
+    """Where a recipe has a collection from."""
+    return {PYDOC: ["stdlib"]} if name == PYDOC else {"beir": str(collections / name)}
 
 
 def declared(path: Path, sections: Mapping) -> Pipeline:
@@ -335,7 +342,11 @@ def keep_costs(
             "seconds": round(sum(one["seconds"] for one in needed), 1),
             "peak_memory_gib": max(one["peak_memory_gib"] for one in needed),
         }
-    with whole_file(folder / f"costs.{seed}.json") as part:
+    path = folder / f"costs.{seed}.json"
+    # Of an earlier call, with other stages.
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    spent = earlier | spent
+    with whole_file(path) as part:
         part.write_text(json.dumps(spent, indent=2) + "\n")
 
 
@@ -345,7 +356,14 @@ def main() -> None:
     parser.add_argument("--collections", type=Path, required=True, help="BEIR folders")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--only", nargs="+", choices=BUDGETS, help="default: all")
-    parser.add_argument("--stages", nargs="+", default=(), help="of study.yaml (all)")
+    stages = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=(),
+        choices=[name for name, of in stages.items() if "method" in of or "from" in of],
+        help="of study.yaml (all)",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--split", default="test", help="dev to choose settings by")
     parser.add_argument(
