@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import read_corpus
@@ -77,11 +77,11 @@ def compare(places: Places, most: int) -> Comparison:
     hits = {qid: {name: of[qid] for name, of in first.items()} for qid in kept}
     relevant = {qid: trec.positives(qrels, qid) for qid in kept}
     corpus = read_corpus(places.corpus)
-    shown: dict[str, None] = {}
-    for qid in kept:
-        for listed in (relevant[qid], *hits[qid].values()):
-            shown |= dict.fromkeys(listed)
-        trec.require_known({qid: shown}, corpus, places.runs, places.corpus)
+    listed = {
+        qid: dict.fromkeys(chain(relevant[qid], *hits[qid].values())) for qid in kept
+    }
+    trec.require_known(listed, corpus, places.runs, places.corpus)
+    shown = dict.fromkeys(chain.from_iterable(listed.values()))
     return Comparison(
         measure=measure,
         topics=[(qid, texts[qid]) for qid in qrels],

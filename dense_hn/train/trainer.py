@@ -414,15 +414,14 @@ def fit(
     args = trainer.args
     folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
     given = Path(args.resume_from_checkpoint or "").resolve()
-    if folder.resolve() not in given.parents:
-        # One from elsewhere is where this training began; its own are newer.
-        own = checkpoints.last(folder, facts)
-        args.resume_from_checkpoint = own or args.resume_from_checkpoint
-        given = Path(args.resume_from_checkpoint or "").resolve()
+    inside = folder.resolve() in given.parents
+    # One from elsewhere is where this training began; its own are newer.
+    if not inside and (own := checkpoints.last(folder, facts)):
+        args.resume_from_checkpoint, inside = own, True
     if args.resume_from_checkpoint:
-        checkpoints.require(given)
+        checkpoints.require(Path(args.resume_from_checkpoint))
         args.eval_on_start = False
-    if folder.resolve() not in given.parents and args.process_index == 0:
+    if not inside and args.process_index == 0:
         checkpoints.start(folder, facts)
     if board := trainer.pop_callback(TensorBoardCallback):
         # Its own place, where $TENSORBOARD_LOGGING_DIR names none, is in a folder that goes
