@@ -18,14 +18,21 @@ MADE = study.Budget(
     length=32, cut=32, batch=4, warmup=2, steps=2, adore=2, alternative=2
 )
 
+# Of three topics.
+RELEVANT = ("one", "one", "other")
+
 
 def write_beir(folder, corpus, topics, qrels):
-    """A BEIR folder, two thirds of the topics for training, one third for test."""
+    """A BEIR folder, two thirds of the topics for training, one third for test.
+
+    The last topic of test asks for what the first of train asks for, too.
+    """
     (folder / "qrels").mkdir(parents=True)
     for name, texts in (("corpus", corpus), ("queries", topics)):
         lines = [json.dumps({"_id": i, "text": text}) for i, text in texts.items()]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     qids = list(topics)
+    qrels = qrels | {qids[-1]: qrels[qids[-1]] | qrels[qids[0]]}
     for split, part in (("train", qids[:16]), ("test", qids[16:])):
         rows = [f"{q}\t{d}\t{g}\n" for q in part for d, g in qrels[q].items()]
         head = "query-id\tcorpus-id\tscore\n"
@@ -59,6 +66,8 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     work = tmp_path / "out/made/1"
     ledger = json.loads((work / "work/study/stages.json").read_text())
     _, rows, transferred = tables_of(monkeypatch, capsys, tmp_path / "out")
+    known = tmp_path / "out" / results.QRELS / "made.known.txt"
+    assert known.read_text().split() == [list(topics)[-1]]
     systems = ["BM25", "untrained", "warmup", results.STATIC, results.OURS]
     assert rows.keys() == {*systems, results.ALTERNATIVE}
     assert {name: row[1:4] for name, row in transferred.items()} == {
@@ -83,7 +92,10 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
 
 @pytest.fixture
 def kept(tmp_path):
-    """Runs of three topics with one relevant document each, at the ranks that are given."""
+    """Runs of three topics with one relevant document each, at the ranks that are given.
+
+    The first two ask for the same one.
+    """
     ranks = {
         "bm25.txt.gz": [4, 4, 3],
         "base.txt.gz": [3, 4, 3],
@@ -93,12 +105,12 @@ def kept(tmp_path):
     }
     qrels = tmp_path / results.QRELS / "made.txt"
     qrels.parent.mkdir(parents=True)
-    trec.write_qrels(qrels, {f"q{n}": {"relevant": 1} for n in range(3)})
+    trec.write_qrels(qrels, {f"q{n}": {RELEVANT[n]: 1} for n in range(3)})
     for name, places in ranks.items():
         lines = []
         for topic, place in enumerate(places):
             docids = [f"d{n}" for n in range(1, 6)]
-            docids[place - 1] = "relevant"
+            docids[place - 1] = RELEVANT[topic]
             lines += [
                 f"q{topic} Q0 {d} {n + 1} {9 - n} x" for n, d in enumerate(docids)
             ]
@@ -146,6 +158,20 @@ def test_the_table_by_hand(kept, monkeypatch, capsys):
     assert cells[0].startswith(bm25)
     # No run of STAR was kept, and nothing is compared with itself.
     assert cells[3:] == ["", f"{mean:.4f} ± {spread:.4f}"]
+
+
+def test_topics_of_one_passage_are_a_group(kept, monkeypatch, capsys):
+    """Two groups: one degree of freedom, where t is Cauchy's."""
+    monkeypatch.setattr(sys, "argv", ["results.py", "--root", str(kept)])
+    results.main()
+    ours = [1, (1 + 1 / math.log2(3)) / 2, 1]
+    theirs = [1 / math.log2(1 + rank) for rank in (2, 3, 2)]
+    one, two, three = (a - b for a, b in zip(ours, theirs, strict=True))
+    mean = (one + two + three) / 3
+    t = 3 * mean / (2 * abs(three - mean))
+    p = 1 - 2 / math.pi * math.atan(t)
+    said = f"as one group (2 groups): p={p:.3f}, not".replace("=0", "=")
+    assert said in capsys.readouterr().out
 
 
 def test_the_figure(kept, monkeypatch, capsys):

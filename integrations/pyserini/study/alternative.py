@@ -26,7 +26,7 @@ from sentence_transformers.util import mine_hard_negatives
 from dense_hn import cli, costs, trec
 from dense_hn.collections import collection
 from dense_hn.encode import COSTS
-from dense_hn.encoder import EncoderSettings
+from dense_hn.encoder import EncoderSettings, set_dropout
 from dense_hn.files import whole_folder
 
 
@@ -34,6 +34,8 @@ def train(args: argparse.Namespace) -> None:
     """Mine, train, and write ``args.output``."""
     with costs.Costs() as spent:
         model = start(args.encoder, args.passage_length)
+        if args.dropout is not None:
+            set_dropout(model, args.dropout)
         with costs.part("mine"):
             triples = mined(model, collection.read(args.collection), args)
         with costs.part("train"):
@@ -55,7 +57,11 @@ def start(folder: str, length: int) -> SentenceTransformer:
 def mined(
     model: SentenceTransformer, read: collection.Collection, args: argparse.Namespace
 ) -> Dataset:
-    """(query, relevant, hard negative), for every relevant document of every query."""
+    """(query, relevant, hard negative), for every relevant document of every query.
+
+    With ``judged_only`` negatives are some query's relevant document, as the library has it
+    where no corpus is given.
+    """
     topics, qrels = read.topics["train"], read.qrels["train"]
     pairs = [
         (topics[qid], read.corpus[docid])
@@ -66,7 +72,7 @@ def mined(
     return mine_hard_negatives(
         Dataset.from_dict({"query": queries, "passage": passages}),
         model,
-        corpus=list(dict.fromkeys(read.corpus.values())),
+        corpus=None if args.judged_only else list(dict.fromkeys(read.corpus.values())),
         num_negatives=args.negatives,
         range_max=args.depth,
         relative_margin=args.relative_margin,
@@ -113,6 +119,10 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=1, help="of a pair (1)")
     parser.add_argument("--depth", type=int, default=100, help="ranks mined from (100)")
     parser.add_argument("--relative_margin", type=float, default=None)
+    parser.add_argument(
+        "--judged_only", action="store_true", help="mine relevant passages alone"
+    )
+    parser.add_argument("--dropout", type=float, default=None, help="the model's")
     parser.add_argument("--sampling", choices=["random", "top"], default="random")
     parser.add_argument("--seed", type=int, default=42)
     train(parser.parse_args())
