@@ -81,6 +81,9 @@ def search(
     Returns:
         (qid, {docid: score}) in the order of the topics; topics without a hit are left
         out, and their number logged.
+
+    Raises:
+        DenseHNError: at the end, when no topic has a hit.
     """
     searcher = _searcher(require_folder(folder, "Lucene index"))
     searcher.set_bm25(k1, b)
@@ -111,6 +114,10 @@ def _search(
                 else:
                     without += 1
             progress.update(len(batch))
+    if without == len(qids):
+        raise DenseHNError(
+            f"BM25: none of {without} topics has a hit; are they in the index's language?"
+        )
     if without:
         log.warning("BM25: %d topics have no hit", without)
 

@@ -60,6 +60,11 @@ Kind = Literal["query", "passage"]
 SLICE = (2**14, 2**10)
 # What changes vectors in a model's config, besides the shapes of its weights.
 SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
+# The same, of models that have it: ModernBERT's and its like.
+SHAPING_TOO = (
+    *("hidden_activation", "norm_eps", "local_attention", "global_attn_every_n_layers"),
+    *("rope_parameters", "global_rope_theta", "local_rope_theta"),
+)
 # Kinds of models that count positions from the padding token's on.
 BEHIND_PADDING = (
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
@@ -301,9 +306,7 @@ class DenseEncoder(nn.Module):
 
     def tokenized_by(self, kind: Kind, length: int | None = None) -> list[object]:
         """All that :meth:`tokenize` depends on besides the texts, as JSON."""
-        reset(self.tokenizer)
-        made = self.tokenizer.backend_tokenizer.to_str()
-        made = hashlib.sha256(made.encode()).hexdigest()
+        made = hashlib.sha256(_as_text(self.tokenizer)).hexdigest()
         return [made, tokenizers.__version__, *self._cut(kind, length)]
 
     def _cut(self, kind: Kind, length: int | None) -> tuple[str, int]:
@@ -431,6 +434,14 @@ def reset(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.backend_tokenizer.no_padding()
 
 
+def _as_text(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    """What a tokenizer is, and the side on which it cuts, where that is not the right one."""
+    reset(tokenizer)
+    side = tokenizer.truncation_side
+    own = tokenizer.backend_tokenizer.to_str()
+    return (own if side == "right" else f"{side} {own}").encode()
+
+
 def digest_of(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: object
 ) -> str:
@@ -439,9 +450,11 @@ def digest_of(
     for name, weight in sorted(model.state_dict().items()):
         state.update(name.encode())
         state.update(weight.detach().cpu().contiguous().numpy())
-    reset(tokenizer)
-    state.update(tokenizer.backend_tokenizer.to_str().encode())
+    state.update(_as_text(tokenizer))
     shape = [getattr(model.config, name, None) for name in SHAPING]
+    shape += [
+        (n, getattr(model.config, n)) for n in SHAPING_TOO if hasattr(model.config, n)
+    ]
     state.update(repr(shape).encode())
     state.update(repr(settings).encode())
     return state.hexdigest()

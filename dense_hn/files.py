@@ -24,9 +24,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it when the block succeeds.
 
     When the block raises, the temporary file is removed and ``path`` is left as
-    it was.
+    it was. Where it is a link, what it leads to is written.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     partial = partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -43,7 +43,8 @@ def whole_folder(
     """Yield a temporary folder beside ``path``; rename it when the block succeeds.
 
     An older folder of that name is replaced only then. When the block raises, the
-    temporary folder is removed and ``path`` is left as it was.
+    temporary folder is removed and ``path`` is left as it was. Where it is a link, the
+    folder that it leads to is written.
 
     Args:
         path: the folder to write.
@@ -53,16 +54,30 @@ def whole_folder(
     Raises:
         DenseHNError: as :func:`require_replaceable`, before the block.
     """
-    path = require_replaceable(path, *holds, also=also)
+    path = require_replaceable(path, *holds, also=also).resolve()
     partial = partial_of(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        _replace(path, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(path: Path, partial: Path) -> None:
+    """Put a folder in the place of another, which takes its place again if that fails."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -102,13 +117,13 @@ def forget_parts(path: str | Path) -> None:
 
 def parts_of(path: str | Path) -> Path:
     """The folder of the parts of what will be ``path``."""
-    path = Path(path)
+    path = Path(path).resolve()
     return path.with_name(f".{path.name}.parts")
 
 
 def partial_of(path: str | Path) -> Path:
     """The temporary name of what will be ``path``."""
-    path = Path(path)
+    path = Path(path).resolve()
     return path.with_name(f".{path.name}.partial")
 
 
@@ -123,9 +138,12 @@ def require_replaceable(
         also: what it may hold besides.
 
     Raises:
-        DenseHNError: it is a file, or a folder of another kind or with other things.
+        DenseHNError: it is a file, or a folder of another kind or with other things, or
+            one that cannot be replaced: where a disk is mounted, or where we are.
     """
     path = Path(path)
+    if path.is_mount() or Path.cwd().is_relative_to(path.resolve()):
+        raise DenseHNError(f"{path}: cannot be replaced; name a new folder in it")
     if path.exists() and not path.is_dir():
         raise DenseHNError(f"{path}: is a file; name a folder to write")
     inside = sorted(path.iterdir()) if path.is_dir() else []

@@ -163,6 +163,7 @@ def _docids(path: Path) -> Docids:
 
 
 def _open(path: Path) -> "faiss.Index":
+    faiss_index.require_faiss()
     import faiss
 
     with open(path, "rb") as file:

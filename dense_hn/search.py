@@ -96,6 +96,9 @@ def _by_triton(queries: Tensor, vectors: Tensor, k: int) -> Tensor | None:
 
     try:
         return block_search.top_k(queries, vectors, k)[1]
+    except torch.OutOfMemoryError:
+        # What is searched a chunk at a time needs less, and the next search may have more.
+        return None
     except (RuntimeError, TritonError) as error:
         # No C compiler, or too little shared memory on the chip.
         _refused = True

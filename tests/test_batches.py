@@ -184,6 +184,21 @@ def test_the_joint_loss_equals_a_loop(
     assert loss == pytest.approx(expected[name], rel=1e-5)
 
 
+def test_a_document_that_two_sources_draw_counts_once(corpus):
+    one, two, three = list(corpus)[:3]
+    both = {"q": {one: 2.0, two: 1.0}}
+    excluded = {"q": {docid for docid in corpus if docid not in (one, two, three)}}
+    drawn = joint.JointDataset(
+        {"q": "text"},
+        {"q": ["positive"]},
+        [StaticNegatives([both], excluded, depth=5, number=2, seed=n) for n in (1, 2)],
+        RandomNegatives(list(corpus), excluded, number=3, seed=1),
+        1,
+    )[0]
+    assert sorted(drawn["hard"]) == sorted([one, two])
+    assert drawn["random"] == [three]
+
+
 def test_an_epoch_has_every_topic_with_each_of_its_positives(corpus):
     """Three topics of a, of which two at most stand together; one of them is b's, too."""
     topics = {qid: f"text of {qid}" for qid in ("q1", "q2", "q3", "q4")}

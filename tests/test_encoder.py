@@ -160,6 +160,19 @@ def test_digest_tells_weights_and_passage_settings_apart(bert):
     assert encoder.digest() != digest
 
 
+def test_the_side_on_which_texts_are_cut_is_told_apart(bert, tmp_path):
+    """It changes the tokens of long texts, and is not in the tokenizer's own file."""
+    DenseEncoder.load(str(bert)).save(tmp_path / "left")
+    config = tmp_path / "left" / "tokenizer_config.json"
+    saved = json.loads(config.read_text()) | {"truncation_side": "left"}
+    config.write_text(json.dumps(saved))
+    right, left = (DenseEncoder.load(str(p)) for p in (bert, tmp_path / "left"))
+    long = ["the lamp " + "the door " * 99]
+    assert right.tokenize(long, "passage") != left.tokenize(long, "passage")
+    assert right.tokenized_by("passage") != left.tokenized_by("passage")
+    assert right.digest() != left.digest()
+
+
 def test_weights_that_a_checkpoint_lacks_are_the_same_every_time(bert, tmp_path):
     """A pooler that is not there would otherwise give a new digest at each load."""
     AutoModel.from_pretrained(bert, add_pooling_layer=False).save_pretrained(tmp_path)

@@ -45,6 +45,53 @@ def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path, inside, message):
     assert [p.name for p in folder.iterdir()] == ["index"]
 
 
+def test_what_a_link_leads_to_is_written(tmp_path):
+    """A folder on another disk, which stays where it is."""
+    far = tmp_path / "far" / "index"
+    far.mkdir(parents=True)
+    (tmp_path / "near").symlink_to(far)
+    write(tmp_path / "near", "index")
+    assert (tmp_path / "near").is_symlink()
+    assert [p.name for p in far.parent.rglob("*")] == ["index", "index"]
+    (far.parent / "run").write_text("")
+    (tmp_path / "run").symlink_to(far.parent / "run")
+    trec.write_run(tmp_path / "run", {"q": {"d": 1.0}}, "t")
+    assert (tmp_path / "run").is_symlink()
+    assert (far.parent / "run").read_text() == "q Q0 d 1 1.000000 t\n"
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    for name in (".", "..", tmp_path):
+        with pytest.raises(DenseHNError, match="cannot be replaced; name a new folder"):
+            write(name, "index")
+    write("../in/it", "index")
+    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(DenseHNError, match="disk: cannot be replaced"):
+        write(tmp_path / "disk", "index")
+
+
+def test_an_old_folder_comes_back_if_the_new_one_does_not_take_its_place(
+    tmp_path, monkeypatch
+):
+    """As when the process is interrupted between two renames."""
+    write(tmp_path / "out", "index")
+    (tmp_path / "out" / "index").write_text("old")
+    replace = os.replace
+
+    def interrupted(source, target):
+        if str(source).endswith(".partial"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", "index")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "index").read_text() == "old"
+
+
 def test_vectors_and_indexes_do_not_replace_each_other(bert, corpus, tmp_path):
     """Nor does an index that was made by Pyserini, without a manifest, go."""
     encoder = DenseEncoder.load(str(bert))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed, multiprocessing
 
-from dense_hn import DenseHNError, search
+from dense_hn import DenseHNError, block_search, search
 
 
 def reference(queries, vectors, k):
@@ -162,3 +162,18 @@ def test_shards_give_what_the_whole_does(sizes, tmp_path):
                 torch.load(folder / f"{rank}.pt"), expected, strict=True
             ):
                 assert torch.equal(ours, whole)
+
+
+def test_a_kernel_without_memory_is_tried_again(monkeypatch, caplog):
+    """One shortage says nothing of the next search."""
+    pytest.importorskip("triton")
+    tried = []
+
+    def short(*_):
+        tried.append(1)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(block_search, "top_k", short)
+    for _ in range(2):
+        assert search._by_triton(torch.ones(1, 2), torch.ones(3, 2), 1) is None
+    assert len(tried) == 2 and not caplog.records

@@ -363,6 +363,7 @@ def test_broken_files(tmp_path, make, call, given, monkeypatch):
         ('{"team": "x"\n"paper"', ":2: broken JSON"),
         ("[" * 100000, ": broken JSON (nested too deeply)"),
         ("[]", ": a list, not a JSON object"),
+        ("9" * 5000, ": broken JSON (Exceeds the limit (4300 digits)"),
         (b'{\n"team": "\xff"}', ":2: not UTF-8"),
         ({"team": None}, ": 'team' is missing"),
         ({"paper": None}, ": 'paper' is missing"),
@@ -548,6 +549,15 @@ def test_archives_that_would_do_harm(
     assert len(said) == 1
     assert message in said[0]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_zip_that_says_no_file_type_is_read(tmp_path, make, call, given):
+    """As Python's writestr makes them."""
+    make(tmp_path / "p")
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        for name in (DEV, EVAL, META):
+            archive.writestr(name, (tmp_path / "p" / name).read_bytes())
+    assert call("msmarco-passage", *given, "--check", tmp_path / "p.zip")[0] == 0
 
 
 def test_archives_are_looked_at_only_so_far(tmp_path, make, call, given, monkeypatch):

@@ -191,13 +191,25 @@ def test_a_dev_topic_without_text_is_refused(train, dev, files, tmp_path):
 
 @pytest.mark.parametrize(
     ("every", "steps"),
-    [({"refresh_steps": 2}, [2, 4, 6]), ({"refresh_epochs": 1}, [3, 6])],
+    [
+        ({"refresh_steps": 2}, [2, 4, 6]),
+        ({"refresh_epochs": 1}, [3, 6]),
+        ({"refresh_epochs": 1, "judged_only": True}, [3, 6]),
+    ],
 )
 def test_negatives_are_mined_anew(
     every, steps, train, corpus, topics, qrels, bert, monkeypatch
 ):
-    """24 topics in batches of 8; what is drawn from is the model's own top at the time."""
+    """24 topics in batches of 8; what is drawn from is the model's own top at the time.
+
+    With ``judged_only`` that of what some topic asks for.
+    """
     seen = []
+    searched = list(corpus)
+    if "judged_only" in every:
+        asked = {docid for qid in qrels for docid in trec.positives(qrels, qid)}
+        searched = [docid for docid in corpus if docid in asked]
+        assert 6 < len(searched) < len(corpus)
     refresh = Refresh._refresh
 
     def watched(self, args, model, state):
@@ -216,13 +228,14 @@ def test_negatives_are_mined_anew(
     tops = []
     for _, weights, hard in done:
         encoder.load_state_dict(weights)
-        matrix = encode_texts(encoder, list(corpus.values()), "passage").double()
+        texts = [corpus[docid] for docid in searched]
+        matrix = encode_texts(encoder, texts, "passage").double()
         queries = encode_texts(encoder, list(topics.values()), "query").double()
         best = (queries @ matrix.T).topk(6).indices.tolist()
         given, own = hard
         top = {}
         for qid, rows in zip(topics, best, strict=True):
-            docids = {list(corpus)[row] for row in rows}
+            docids = {searched[row] for row in rows}
             top[qid] = docids - set(trec.positives(qrels, qid))
             assert set(own.hits(qid)) == top[qid]
             assert len(given.draw(qid, 0)) == 1

@@ -4,6 +4,7 @@ None is wrapped in IDMap, which cannot reconstruct vectors, as Pyserini's releva
 feedback (``--prf-method``) needs.
 """
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,6 +70,16 @@ PER_CELL = 64
 SEED = 42
 
 
+def require_faiss() -> None:
+    """Check that faiss is there.
+
+    Raises:
+        DenseHNError: it is not.
+    """
+    if importlib.util.find_spec("faiss") is None:
+        raise DenseHNError("faiss is not installed; run `pip install faiss-cpu`")
+
+
 def settle(
     form: str, given: Mapping[str, int], passages: int, dimension: int
 ) -> dict[str, int]:
@@ -82,8 +93,9 @@ def settle(
 
     Raises:
         DenseHNError: a parameter that the form does not have or that cannot be, too
-            few passages to train on.
+            few passages to train on; faiss is not there.
     """
+    require_faiss()
     parts = form.split("-")
     known = [name for part in parts for name in PARAMETERS.get(part, {})]
     nlist = given.get(

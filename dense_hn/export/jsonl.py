@@ -32,10 +32,11 @@ def export_jsonl(vectors: Vectors, folder: str | Path) -> None:
         DenseHNError: as :func:`write_jsonl` and :func:`require_same`; a folder that
             holds other things.
     """
+    folder = Path(folder)
     with whole_folder(folder, FILE) as partial:
         write_jsonl(vectors, partial / FILE)
         require_same(vectors, partial / FILE)
-    with whole_file(f"{folder}.json") as partial:
+    with whole_file(folder.with_name(f"{folder.name}.json")) as partial:
         manifest.write(partial, vectors, {"form": "jsonl"})
 
 

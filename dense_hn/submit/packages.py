@@ -156,6 +156,8 @@ def check_metadata(
         return add(f"not UTF-8 ({error.reason})", f"{name}:{line}")
     except RecursionError:
         return add("broken JSON (nested too deeply)")
+    except ValueError as error:
+        return add(f"broken JSON ({error})")
     if not isinstance(metadata, dict):
         return add(f"a {type(metadata).__name__}, not a JSON object")
     for key in REQUIRED:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -40,15 +41,18 @@ class JointDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"topics", "positive", "hard", "random"}``: id to text, and docids.
 
-        The negatives are drawn for the first of the topics.
+        The negatives are drawn for the first of the topics, and each counts once, whatever
+        drew it.
         """
         qids, positive = self._drawn(index)
-        hard = [d for source in self.hard for d in source.draw(qids[0], self.epoch)]
+        drawn = (source.draw(qids[0], self.epoch) for source in self.hard)
+        hard = list(dict.fromkeys(chain.from_iterable(drawn)))
+        random = self._random.draw(qids[0], self.epoch)
         return {
             "topics": {qid: self._topics[qid] for qid in qids},
             "positive": positive,
             "hard": hard,
-            "random": self._random.draw(qids[0], self.epoch),
+            "random": [docid for docid in random if docid not in hard],
         }
 
     def _drawn(self, index: int) -> tuple[list[str], str]:

@@ -3,7 +3,6 @@
 :meth:`Pipeline._plan` is the path of the data; what it is called, :mod:`places` tells.
 """
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import partial
@@ -18,6 +17,7 @@ from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encode import Vectors, encode_corpus
 from dense_hn.encoder import CARD, DenseEncoder, EncoderSettings, locate
 from dense_hn.evaluate import measures, significance, table
+from dense_hn.export import faiss_index
 from dense_hn.export.folder import export_index
 from dense_hn.files import digest, require_file, whole_file
 from dense_hn.index import read_vectors
@@ -72,8 +72,7 @@ class Pipeline(Places):
                 that there is not.
         """
         pyserini.java_home()
-        if importlib.util.find_spec("faiss") is None:
-            raise DenseHNError("faiss is not installed; run `pip install faiss-cpu`")
+        faiss_index.require_faiss()
         given_settings = dict(recipe.encoder)
         self.source = given_settings.pop("source", None)
         if not isinstance(self.source, str):

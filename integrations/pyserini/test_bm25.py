@@ -43,6 +43,14 @@ def test_topics_without_a_hit_are_counted(index, caplog):
     assert "2 topics have no hit" in caplog.text
 
 
+def test_topics_in_another_language_are_told(index, tmp_path):
+    """A run without a line is none."""
+    (tmp_path / "topics.tsv").write_text("q1\tnichts davon\nq2\trien de tout\n")
+    with pytest.raises(DenseHNError, match="none of 2 topics has a hit"):
+        bm25.mine(index, tmp_path / "topics.tsv", 5, tmp_path / "run", "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["topics.tsv"]
+
+
 def test_a_run_says_what_it_was_made_from(index, files, corpus, tmp_path, caplog):
     caplog.set_level(logging.INFO, "dense_hn")
     output = tmp_path / "run.bm25"
