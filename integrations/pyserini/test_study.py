@@ -15,7 +15,14 @@ from scipy.stats import ttest_rel
 from dense_hn import trec
 
 MADE = study.Budget(
-    length=32, cut=32, batch=4, warmup=2, steps=2, adore=2, alternative=2
+    length=32,
+    cut=32,
+    batch=4,
+    warmup=2,
+    steps=2,
+    adore=2,
+    alternative=2,
+    judged_only=True,
 )
 
 # Of three topics.
@@ -175,13 +182,13 @@ def test_topics_of_one_passage_are_a_group(kept, monkeypatch, capsys):
 
 
 def test_the_figure(kept, monkeypatch, capsys):
-    """A point for each system whose time is known."""
+    """A point for each system whose time is known, a line for others."""
     pytest.importorskip("matplotlib")
     tables_of(monkeypatch, capsys, kept, "--figure", str(kept / "made.svg"))
     drawn = (kept / "made.svg").read_text()
     titles = re.findall(r"<!-- (.+?) -->", drawn)
     assert {"made", results.OURS} <= set(titles)
-    assert "BM25" not in titles
+    assert "BM25, untimed" in titles and "BM25" not in titles
 
 
 def test_a_collection_gets_its_budget():

@@ -207,6 +207,8 @@ def _title(system: str) -> str:
 def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     """Draw quality against time, a panel for each collection.
 
+    A system whose time is not known is a line.
+
     Raises:
         DenseHNError: matplotlib is not there.
     """
@@ -214,7 +216,7 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     timed = {
-        name: {system: one for system, one in systems.items() if one.seconds}
+        name: systems
         for name, systems in collections.items()
         # Not where others' models searched.
         if any(one.seconds for one in systems.values())
@@ -228,12 +230,17 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     for panel, (name, systems) in zip(panels, timed.items(), strict=False):
         panel.set(title=name, xlabel="minutes, corpus to run", ylabel=FIRST)
         for system, one in systems.items():
-            x, y = np.mean(one.seconds) / 60, one.mean(FIRST)
-            if system in SUMMARY:
-                colour = f"C{SUMMARY.index(system)}"
+            y = one.mean(FIRST)
+            x = np.mean(one.seconds) / 60 if one.seconds else None
+            colour = f"C{SUMMARY.index(system)}" if system in SUMMARY else "grey"
+            if x is None:
+                panel.axhline(
+                    y, color=colour, ls="--", label=f"{_title(system)}, untimed"
+                )
+            elif system in SUMMARY:
                 panel.plot(x, y, "o", color=colour, label=_title(system))
             else:
-                panel.plot(x, y, "x", color="grey", label="other methods")
+                panel.plot(x, y, "x", color=colour, label="other methods")
         panel.set_xlim(left=0)
     legend: dict[str, object] = {}
     for panel in panels:

@@ -205,6 +205,9 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
         "passage_length": budget.cut,
         "batch_size": budget.batch,
         "seed": seed,
+        # As our stages, and better on nl2bash's dev topics.
+        "dropout": 0.0,
+        "judged_only": budget.judged_only,
     }
     folder = pipeline.model(ALTERNATIVE)
     code = (HERE / "alternative.py").read_text(encoding="utf-8")
@@ -268,7 +271,11 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
     command = [sys.executable, str(HERE / "alternative.py")]
     command += ["--collection", str(pipeline.collection), "--output", str(folder)]
     command += ["--encoder", str(pipeline.model("base"))]
-    command += [word for key, v in options.items() for word in (f"--{key}", str(v))]
+    for key, value in options.items():
+        if isinstance(value, bool):
+            command += [f"--{key}"] * value
+        else:
+            command += [f"--{key}", str(value)]
     if subprocess.run(command, check=False).returncode:
         raise DenseHNError(f"failed: {' '.join(command)}")
 
