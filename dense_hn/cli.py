@@ -1,6 +1,7 @@
 """What every `python -m dense_hn.…` does around its work."""
 
 import argparse
+import atexit
 import errno
 import logging
 import os
@@ -32,6 +33,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
+        # At the end of the process, which may run another command before.
+        atexit.register(_leave)
     except DenseHNError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -51,6 +54,17 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _leave() -> None:
+    """Take leave of the processes that torchrun started, if this is one of them.
+
+    Their threads would otherwise be there when Python ends, which now and then aborts it
+    (pytorch/pytorch issue 190489).
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def full(error: BaseException | None) -> bool:

@@ -1,5 +1,6 @@
 """Two processes encode and search a part each, and write what one would."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
-from dense_hn import encode, mine
+from dense_hn import cli, encode, mine
 from dense_hn.encode import COSTS, DOCIDS, MANIFEST, MATRIX, encode_corpus
 from dense_hn.encoder import DenseEncoder
 
@@ -63,3 +65,15 @@ def test_two_processes_write_what_one_does(bert, files, corpus, home, monkeypatc
     one, two = (np.load(home / name / MATRIX) for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     assert "passages_per_second" in json.loads((home / "two" / COSTS).read_text())
+
+
+def test_a_command_takes_leave_of_the_others(tmp_path, monkeypatch):
+    """Threads that are left behind may abort the process at its end."""
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    at_the_end = []
+    monkeypatch.setattr(atexit, "register", at_the_end.append)
+    cli.run(lambda: None)
+    for call in at_the_end:
+        call()
+    assert not distributed.is_initialized()
