@@ -106,7 +106,7 @@ BUDGETS = {
         warmup=40,
         steps=80,
         adore=200,
-        alternative=250,
+        alternative=290,
         judged_only=True,
     ),
 }
