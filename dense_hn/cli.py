@@ -33,7 +33,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
-        # At the end of the process, which may run another command before.
+        # At the end of the process, which may run another command before; not of one that
+        # failed, which might wait here for the others.
         atexit.register(_leave)
     except DenseHNError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -105,8 +105,7 @@ def _zip(path: Path, stack: ExitStack) -> Iterator[_Member]:
             continue
         # The upper half is a Unix mode where the archive was made on Unix, or else 0; of
         # which Python's writestr says the permissions alone.
-        mode = info.external_attr >> 16
-        instead = _instead(mode if stat.S_IFMT(mode) else mode | stat.S_IFREG)
+        instead = _instead(stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG)
         if info.flag_bits & 1:
             instead = "encrypted"
         elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -192,6 +192,9 @@ class Refresh(TrainerCallback):
         self._args = args
         self._hard = hard
         self._dataset = dataset
+        if args.judged_only:
+            # Of the first hits in the whole corpus, few may be left.
+            corpus = {docid: corpus[docid] for docid in supervision.pool(corpus)}
         self._corpus = corpus
         self._supervision = supervision
 
@@ -258,11 +261,7 @@ class Refresh(TrainerCallback):
         self, args: TrainingArguments, model: DenseEncoder, state: TrainerState
     ) -> None:
         step = state.global_step
-        corpus = self._corpus
-        if self._args.judged_only:
-            # Of the first hits in the whole corpus, few may be left.
-            corpus = {docid: corpus[docid] for docid in self._supervision.pool(corpus)}
-        vectors = encode_in_memory(model, corpus)
+        vectors = encode_in_memory(model, self._corpus)
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth
         run = dict(retrieve(model, vectors, topics, depth, qrels))

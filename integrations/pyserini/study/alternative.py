@@ -22,6 +22,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer import losses, modules
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from sentence_transformers.util import mine_hard_negatives
+from transformers.hf_argparser import string_to_bool
 
 from dense_hn import cli, costs, trec
 from dense_hn.collections import collection
@@ -120,7 +121,12 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=100, help="ranks mined from (100)")
     parser.add_argument("--relative_margin", type=float, default=None)
     parser.add_argument(
-        "--judged_only", action="store_true", help="mine relevant passages alone"
+        "--judged_only",
+        type=string_to_bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="mine relevant passages alone",
     )
     parser.add_argument("--dropout", type=float, default=None, help="the model's")
     parser.add_argument("--sampling", choices=["random", "top"], default="random")

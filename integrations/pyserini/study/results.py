@@ -162,7 +162,8 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
         ),
     ]
     for name, systems in collections.items():
-        known = next(iter(systems.values())).known
+        any_of_them = next(iter(systems.values()))
+        known, groups = any_of_them.known, len(set(any_of_them.asked))
         # Where there are both kinds.
         kinds = (
             {True: known.sum(), False: (~known).sum()} if 0 < known.mean() < 1 else {}
@@ -183,7 +184,6 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
             cells.append(f"{np.mean(one.seconds) / 60:.1f}" if one.seconds else "")
             cells.append(f"{max(one.peak_memory_gib):.1f}" if one.seconds else "")
             lines.append(f"| {_title(system)} | {' | '.join(cells)} |")
-        groups = len(set(next(iter(systems.values())).asked))
         if {OURS, ALTERNATIVE} <= systems.keys() and 1 < groups < len(known):
             p_grouped = by_passages(systems[OURS], systems[ALTERNATIVE])
             lines += [
@@ -230,17 +230,15 @@ def figure(collections: Mapping[str, Mapping[str, System]], path: Path) -> None:
     for panel, (name, systems) in zip(panels, timed.items(), strict=False):
         panel.set(title=name, xlabel="minutes, corpus to run", ylabel=FIRST)
         for system, one in systems.items():
-            y = one.mean(FIRST)
-            x = np.mean(one.seconds) / 60 if one.seconds else None
-            colour = f"C{SUMMARY.index(system)}" if system in SUMMARY else "grey"
-            if x is None:
-                panel.axhline(
-                    y, color=colour, ls="--", label=f"{_title(system)}, untimed"
-                )
-            elif system in SUMMARY:
-                panel.plot(x, y, "o", color=colour, label=_title(system))
+            y, colour, mark, title = one.mean(FIRST), "grey", "x", "other methods"
+            if system in SUMMARY:
+                colour, mark = f"C{SUMMARY.index(system)}", "o"
+                title = _title(system)
+            if one.seconds:
+                minutes = np.mean(one.seconds) / 60
+                panel.plot(minutes, y, mark, color=colour, label=title)
             else:
-                panel.plot(x, y, "x", color=colour, label="other methods")
+                panel.axhline(y, color=colour, ls="--", label=f"{title}, untimed")
         panel.set_xlim(left=0)
     legend: dict[str, object] = {}
     for panel in panels:

@@ -30,7 +30,7 @@ from dense_hn.encode import COSTS, Vectors, encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import whole_file
 from dense_hn.mine import mine
-from dense_hn.train import recipe
+from dense_hn.train import arguments, recipe
 from dense_hn.train.pipeline import Pipeline
 
 HERE = Path(__file__).parent
@@ -271,11 +271,7 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
     command = [sys.executable, str(HERE / "alternative.py")]
     command += ["--collection", str(pipeline.collection), "--output", str(folder)]
     command += ["--encoder", str(pipeline.model("base"))]
-    for key, value in options.items():
-        if isinstance(value, bool):
-            command += [f"--{key}"] * value
-        else:
-            command += [f"--{key}", str(value)]
+    command += arguments.argv_of(options)
     if subprocess.run(command, check=False).returncode:
         raise DenseHNError(f"failed: {' '.join(command)}")
 
