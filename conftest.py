@@ -26,7 +26,8 @@ from transformers import (
 
 from dense_hn import anserini, cache, pyserini, trec
 from dense_hn.collections.corpus import write_corpus
-from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
+from dense_hn.encoder import AnceModel, DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.export import self_check
 
 COLOURS = ["red", "green", "blue", "black", "white", "amber"]

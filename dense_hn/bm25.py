@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, anserini, cli, costs, provenance, pyserini, trec
+from dense_hn import DenseHNError, anserini, cli, costs, java, provenance, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
 from dense_hn.files import digest, require_folder, whole_folder
 from dense_hn.ids import require_from_one
@@ -46,7 +46,7 @@ def index(corpus: Mapping[str, str], folder: str | Path) -> None:
         DenseHNError: no JDK; the indexer failed, or indexed another number of documents
             than the corpus has (it ends with status 0 all the same).
     """
-    pyserini.java_home()
+    java.java_home()
     with whole_folder(folder, *anserini.HOLDS, also=anserini.ALSO) as partial:
         source = partial / "corpus"
         write_corpus(source / "corpus.jsonl", corpus)
@@ -164,7 +164,7 @@ def mine(
 
 def _searcher(folder: Path):
     """Anserini's SimpleSearcher; lighter than Pyserini's, which imports torch."""
-    pyserini.start_jvm(anserini.HEAP)
+    java.start_jvm(anserini.HEAP)
     from jnius import autoclass
 
     # Absolute: Java keeps the working directory that it was started in.

@@ -27,16 +27,11 @@ from transformers import (
 )
 
 from dense_hn import DenseHNError, __version__, costs, provenance
-from dense_hn.encoder import (
-    digest_of,
-    loading,
-    locate,
-    positions_of,
-    reset,
-    sliced,
-)
 from dense_hn.files import whole_folder
-from dense_hn.tokenizer import load_tokenizer
+from dense_hn.model_digest import digest_of
+from dense_hn.pretrained import loading, locate, positions_of
+from dense_hn.slices import sliced
+from dense_hn.tokenizer import load_tokenizer, reset
 
 WHAT = "a cross-encoder"
 # By which a folder of ours is known, and may be replaced: what wrote it.
@@ -130,7 +125,7 @@ class CrossEncoder:
     def batch(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """What :meth:`forward` takes, of pairs (query, passage), made on the host.
 
-        See dense_hn.encoder.sliced.
+        See dense_hn.slices.sliced.
         """
         queries, passages = map(list, zip(*pairs, strict=True))
         tokens = self.tokenizer(

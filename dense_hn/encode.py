@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,131 +29,30 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, trec
 from dense_hn.collections.corpus import Corpus, read_corpus
-from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import (
     FACTS,
     digest,
     forget_parts,
-    require_file,
-    require_folder,
     require_replaceable,
     whole_file,
     whole_folder,
 )
-from dense_hn.ids import read_docids, write_docids
-from dense_hn.reading import read_object
+from dense_hn.ids import write_docids
 from dense_hn.search_command import as_typed, require_harmless
 from dense_hn.token_cache import tokens_of
+from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX, Vectors
 
 log = logging.getLogger("dense_hn")
 
 # Passages that are sorted by length together, and then written.
 WINDOW = 2**14
-MATRIX, DOCIDS, MANIFEST = "vectors.npy", "docid", "manifest.json"
 COSTS = "costs.json"
 LABEL = {"query": "Encoding queries", "passage": "Encoding passages"}
 # Besides float32, what an encoder's layers can compute in.
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # The names that Pyserini's --encoded-queries and Anserini's users know.
 PICKLE, JSONL = "embedding.pkl", "topics.vect.jsonl"
-# How Vectors.encoder starts where nothing says which encoder made them.
-UNKNOWN = "index:"
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """The passage vectors of a corpus, in corpus order."""
-
-    docids: Docids
-    # [N, D] float32, on the CPU; read from the folder as they are needed.
-    matrix: Tensor
-    # DenseEncoder.digest() of the encoder that made them, or "index:…" where it is not
-    # known (dense_hn.index).
-    encoder: str
-    # corpus_digest() of the corpus; empty where it is not known.
-    corpus: str
-    # Where they were read from, for messages.
-    path: Path
-    # What the encoder's layers computed in: fp32, or one of HALVES; empty where it is not
-    # known.
-    precision: str = ""
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Vectors":
-        """Read a vectors folder.
-
-        Raises:
-            DenseHNError: something is missing, or vectors and docids differ in number.
-        """
-        folder = require_folder(folder, "vectors folder")
-        for name in (MATRIX, DOCIDS, MANIFEST):
-            require_file(folder / name, "part of a vectors folder")
-        matrix = _matrix(folder / MATRIX)
-        docids = Docids.of(read_docids(folder / DOCIDS, "part of a vectors folder"))
-        manifest = read_object(folder / MANIFEST, "part of a vectors folder")
-        encoder, corpus = (manifest.get(name) for name in ("encoder", "corpus"))
-        if not isinstance(encoder, str) or not isinstance(corpus, str):
-            raise DenseHNError(
-                f"{folder / MANIFEST}: does not say which encoder made these vectors, "
-                "and of which corpus; encode anew"
-            )
-        told = manifest.get("passages"), manifest.get("dimension")
-        if len(docids) != len(matrix) or told != matrix.shape:
-            raise DenseHNError(
-                f"{folder}: {len(matrix)} vectors of {matrix.shape[1]} numbers, "
-                f"{len(docids)} docids, and {MANIFEST} says {told[0]} of {told[1]}; "
-                "encode anew"
-            )
-        precision = str(manifest.get("precision", ""))
-        return cls(docids, torch.from_numpy(matrix), encoder, corpus, folder, precision)
-
-    def require_made_by(self, encoder: DenseEncoder, name: str) -> None:
-        """Check that nothing says that this encoder's queries belong to other passages.
-
-        Raises:
-            DenseHNError: the passages were encoded by another encoder than ``name``
-                or than the one it was trained to search; vectors of another length;
-                an encoder that was trained for another index.
-        """
-        if encoder.searches(self.encoder):
-            return
-        if not self.encoder.startswith(UNKNOWN):
-            raise DenseHNError(
-                f"{self.path}: these vectors were made by another encoder than {name} "
-                "(or with other passage settings), and it was not trained to search them; "
-                "encode the corpus with it first, or name what it was trained for"
-            )
-        if self.matrix.shape[1] != encoder.dimension:
-            raise DenseHNError(
-                f"{self.path}: vectors of {self.matrix.shape[1]} dimensions, and "
-                f"{name} makes {encoder.dimension}; name the encoder that made the index"
-            )
-        if encoder.settings.passage_encoder.startswith(UNKNOWN):
-            raise DenseHNError(
-                f"{self.path}: {name} was trained for another index than this one; name "
-                "the index it was trained for, or start from the encoder that made this"
-            )
-
-
-def _matrix(path: Path) -> np.ndarray:
-    """[N, D] float32, read from its file as it is needed; no pickle is opened."""
-    try:
-        matrix = np.load(path, mmap_mode="c", allow_pickle=False)
-    # numpy raises all kinds of errors, as a header breaks.
-    except Exception as error:
-        raise DenseHNError(
-            f"{path}: no vectors can be read from it ({error}); encode anew"
-        ) from error
-    if (
-        not isinstance(matrix, np.ndarray)
-        or matrix.ndim != 2
-        or matrix.dtype != np.float32
-    ):
-        raise DenseHNError(
-            f"{path}: no table of 32-bit numbers, as vectors are; encode anew"
-        )
-    return matrix
 
 
 def encode_texts(
@@ -236,28 +135,11 @@ def encode_corpus(
     require_replaceable(folder, *holds, also=also)
     with costs.Costs() as spent, ranks.parts(folder, manifest) as parts:
         if not rank and not (parts / MATRIX).is_file():
-            # What an earlier call said of vectors that are not here any more.
-            for file in set(parts.iterdir()) - {parts / FACTS}:
-                file.unlink()
-            shape = manifest["passages"], manifest["dimension"]
-            with whole_file(parts / MATRIX) as new:
-                np.lib.format.open_memmap(new, "w+", np.float32, shape).flush()
-                _reserve(new, folder)
+            _begin(parts, (len(corpus), encoder.dimension), folder)
         ranks.wait()
         there = {file.name for file in parts.iterdir()}
         # Before any process adds to them.
         ranks.wait()
-        begin = np.load(parts / MATRIX, mmap_mode="r").offset
-
-        def put(window: range, vectors: np.ndarray) -> None:
-            # Not mapped: other machines may be writing next to it.
-            with (parts / MATRIX).open("r+b") as file:
-                file.seek(begin + window.start * vectors[0].nbytes)
-                file.write(vectors.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            (parts / _name(window)).touch()
-
         missing = [
             [
                 one
@@ -266,6 +148,7 @@ def encode_corpus(
             ]
             for of in range(number)
         ]
+        put = partial(_put, parts, np.load(parts / MATRIX, mmap_mode="r").offset)
         _encode_windows(encoder, corpus, missing[rank], put, half)
         with ranks.one_folder(folder, *holds, also=also) as made:
             if not rank:
@@ -279,6 +162,27 @@ def encode_corpus(
         rate = f"{facts['passages_per_second']:.0f} passages a second"
         costs.write(folder / COSTS, facts, f"{folder}: {rate}")
     return Vectors.load(folder)
+
+
+def _begin(parts: Path, shape: tuple[int, int], folder: Path) -> None:
+    """Make the file that vectors are written into, in a folder of parts without one."""
+    # What an earlier call said of vectors that are not here any more.
+    for file in set(parts.iterdir()) - {parts / FACTS}:
+        file.unlink()
+    with whole_file(parts / MATRIX) as new:
+        np.lib.format.open_memmap(new, "w+", np.float32, shape).flush()
+        _reserve(new, folder)
+
+
+def _put(parts: Path, begin: int, window: range, vectors: np.ndarray) -> None:
+    """Write a window's vectors, from byte ``begin`` of the file on, and that they are in."""
+    # Not mapped: other machines may be writing next to it.
+    with (parts / MATRIX).open("r+b") as file:
+        file.seek(begin + window.start * vectors[0].nbytes)
+        file.write(vectors.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    (parts / _name(window)).touch()
 
 
 def _move(source: Path, target: Path) -> None:
@@ -415,17 +319,17 @@ def encode_topics(
         "dense_hn": __version__,
         "command": provenance.command(),
     }
-    with whole_folder(folder, PICKLE, JSONL, MANIFEST) as partial:
+    with whole_folder(folder, PICKLE, JSONL, MANIFEST) as made:
         matrix = encode_texts(encoder, list(topics.values()), "query")
         columns = {"id": list(topics), "text": list(topics.values())}
         columns |= {"embedding": list(matrix.numpy())}
         # Strings as objects: pandas 2 does not read the string type of pandas 3.
-        pandas.DataFrame(columns, dtype=object).to_pickle(partial / PICKLE)
-        with open(partial / JSONL, "w", encoding="utf-8") as file:
+        pandas.DataFrame(columns, dtype=object).to_pickle(made / PICKLE)
+        with open(made / JSONL, "w", encoding="utf-8") as file:
             for qid, row in zip(topics, matrix.tolist(), strict=True):
                 line = json.dumps({"qid": qid, "title": json_vector(row)})
                 file.write(f"{line}\n")
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def json_vector(vector: Sequence[float]) -> str:

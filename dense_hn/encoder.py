@@ -14,146 +14,44 @@ class named in their config.json tells. To make an encoder of any checkpoint:
 """
 
 import hashlib
-import importlib.util
 import json
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tokenizers
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    AutoConfig,
     AutoModel,
-    PreTrainedConfig,
     PreTrainedTokenizerBase,
     RobertaConfig,
     RobertaModel,
 )
 from transformers.models.roberta.modeling_roberta import RobertaPreTrainedModel
-from transformers.utils import cached_file
 
 from dense_hn import DenseHNError, cli, costs
+from dense_hn.encoder_settings import FILE, EncoderSettings, refuse
 from dense_hn.files import whole_folder
-from dense_hn.names import unknown
-from dense_hn.reading import parsed
-from dense_hn.sentence_layout import sentence_settings
-from dense_hn.tokenizer import TOKENIZATIONS, load_tokenizer
+from dense_hn.model_digest import digest_of
+from dense_hn.pretrained import (
+    config_of,
+    loading,
+    locate,
+    positions_of,
+    require_apart,
+)
+from dense_hn.slices import sliced
+from dense_hn.tokenizer import as_text, load_tokenizer, reset
 
 log = logging.getLogger("dense_hn")
 
-FILE = "dense_hn.json"
-# A model card, for people; no part of what an encoder is.
-CARD = "README.md"
 Kind = Literal["query", "passage"]
-# Tokens that go through the model together, texts of similar length, on a GPU and on a
-# CPU. A small slice stays in a CPU's cache; a GPU needs more to be busy.
-SLICE = (2**14, 2**10)
-# What changes vectors in a model's config, besides the shapes of its weights.
-SHAPING = ("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
-# The same, of models that have it: ModernBERT's and its like.
-SHAPING_TOO = (
-    *("hidden_activation", "norm_eps", "local_attention", "global_attn_every_n_layers"),
-    *("rope_parameters", "global_rope_theta", "local_rope_theta"),
-)
-# Kinds of models that count positions from the padding token's on.
-BEHIND_PADDING = (
-    *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert"),
-    *("mpnet", "data2vec-text", "longformer", "ibert", "xmod"),
-)
-# The classes that ANCE (the first) and DRhard saved their models as. All have the
-# `ance` layout, and their texts were tokenised with transformers 2.x.
-ANCE_CLASS = "RobertaDot_NLL_LN"
-OLD_CLASSES = (ANCE_CLASS, "RobertaDot", "RobertaDot_InBatch", "RobertaDot_Rand")
-
-
-@dataclass(kw_only=True, slots=True)
-class EncoderSettings:
-    """How texts become vectors; checked when made."""
-
-    # "ance" or "auto", Pyserini's --encoder-class.
-    architecture: str = "auto"
-    # "cls" (first token) or "mean" (over the tokens that are no padding).
-    pooling: str = "cls"
-    # Whether vectors are scaled to length one.
-    l2_norm: bool = False
-    # Longest query, in tokens, special tokens included. Pyserini's ance has 64.
-    query_length: int = 64
-    # Longest passage, in tokens, special tokens included.
-    passage_length: int = 256
-    # Text put before every query (passage), followed by one blank; empty for none.
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    # "own" (the checkpoint's tokenizer as it is) or "transformers-2" (lower-cased, with
-    # a blank before it; see dense_hn.tokenizer). For byte-level BPE only.
-    tokenization: str = "own"
-    # Losses multiply dot products with this: one over the temperature. Vectors and
-    # search scores are not scaled.
-    scale: float = 1.0
-    # Digest of the encoder that made the passages this one searches, where it is
-    # another one (ADORE trains the query side alone); see DenseEncoder.digest.
-    passage_encoder: str = ""
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ("ance", "auto"):
-            _refuse("architecture", self.architecture, "ance or auto")
-        if self.pooling not in ("cls", "mean"):
-            _refuse("pooling", self.pooling, "cls or mean")
-        if self.tokenization not in TOKENIZATIONS:
-            _refuse("tokenization", self.tokenization, " or ".join(TOKENIZATIONS))
-        if self.query_length < 3 or self.passage_length < 3:
-            raise DenseHNError("encoder: query_length and passage_length start at 3")
-        if not 0 < self.scale < math.inf:
-            _refuse("scale", self.scale, "a number above 0")
-        if self.architecture == "ance":
-            fixed = {"pooling": "cls", "l2_norm": False, "query_length": 64}
-            fixed |= {"query_prefix": "", "passage_prefix": ""}
-            for name, value in fixed.items():
-                if getattr(self, name) != value:
-                    _refuse(name, getattr(self, name), f"{value!r} (ance has no other)")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "EncoderSettings":
-        """Settings from a dictionary; refuses names that are none."""
-        known = [field.name for field in fields(cls)]
-        defaults = asdict(cls())
-        for name, value in values.items():
-            if name not in known:
-                raise DenseHNError(f"encoder: {unknown('setting', name, known)}")
-            wanted = type(defaults[name])
-            if type(value) is not wanted and (wanted, type(value)) != (float, int):
-                _refuse(name, value, f"a value like {defaults[name]!r}")
-        return cls(**values)
-
-    @classmethod
-    def saved(cls, source: str) -> dict[str, Any]:
-        """What ``dense_hn.json`` of a folder or hub name says.
-
-        Without one, what a checkpoint of ANCE or DRhard needs, or what a folder of
-        sentence-transformers says; empty for others.
-
-        Raises:
-            DenseHNError: no such model; a sentence-transformers folder that does what
-                we cannot.
-        """
-        with loading(source):
-            path = cached_file(
-                source, FILE, _raise_exceptions_for_missing_entries=False
-            )
-            if path:
-                return parsed(Path(path).read_text(encoding="utf-8"), path)
-            if _saved_as(source) & set(OLD_CLASSES):
-                return {"architecture": "ance", "tokenization": "transformers-2"}
-            return sentence_settings(source)
 
 
 class AnceModel(RobertaPreTrainedModel):
@@ -235,9 +133,9 @@ class DenseEncoder(nn.Module):
                     chosen.pooling,
                     chosen.l2_norm,
                 )
-            config = _config(path)
+            config = config_of(path)
             if chosen.architecture == "ance" and config.model_type != "roberta":
-                _refuse("architecture", "ance", f"auto: {source} is no RoBERTa")
+                refuse("architecture", "ance", f"auto: {source} is no RoBERTa")
             tokenizer = load_tokenizer(path, config, chosen.tokenization)
             architecture = AnceModel if chosen.architecture == "ance" else AutoModel
             # Weights that the checkpoint lacks (a new head, a pooler that is not used)
@@ -248,7 +146,7 @@ class DenseEncoder(nn.Module):
                     path, config=config, dtype=torch.float32, output_loading_info=True
                 )
         if any(name.startswith("embeddingHead") for name in report["unexpected_keys"]):
-            _refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
+            refuse("architecture", "auto", f"ance: {source} has an embeddingHead")
         encoder = cls(model, tokenizer, chosen)
         # A pooler is loaded with the rest of a model, and is no part of a vector.
         encoder.made_up = sorted(
@@ -306,7 +204,7 @@ class DenseEncoder(nn.Module):
 
     def tokenized_by(self, kind: Kind, length: int | None = None) -> list[object]:
         """All that :meth:`tokenize` depends on besides the texts, as JSON."""
-        made = hashlib.sha256(_as_text(self.tokenizer)).hexdigest()
+        made = hashlib.sha256(as_text(self.tokenizer)).hexdigest()
         return [made, tokenizers.__version__, *self._cut(kind, length)]
 
     def _cut(self, kind: Kind, length: int | None) -> tuple[str, int]:
@@ -428,167 +326,6 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             module.p = probability
 
 
-def reset(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let it forget the truncation and padding of the last call, which are its state."""
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-
-
-def _as_text(tokenizer: PreTrainedTokenizerBase) -> bytes:
-    """What a tokenizer is, and the side on which it cuts, where that is not the right one."""
-    reset(tokenizer)
-    side = tokenizer.truncation_side
-    own = tokenizer.backend_tokenizer.to_str()
-    return (own if side == "right" else f"{side} {own}").encode()
-
-
-def digest_of(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: object
-) -> str:
-    """SHA-256 of weights, what of the config changes the outcome, tokenizer, settings."""
-    state = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        state.update(name.encode())
-        state.update(weight.detach().cpu().contiguous().numpy())
-    state.update(_as_text(tokenizer))
-    shape = [getattr(model.config, name, None) for name in SHAPING]
-    shape += [
-        (n, getattr(model.config, n)) for n in SHAPING_TOO if hasattr(model.config, n)
-    ]
-    state.update(repr(shape).encode())
-    state.update(repr(settings).encode())
-    return state.hexdigest()
-
-
-def positions_of(config: PreTrainedConfig) -> int | None:
-    """The most tokens that a model takes; None where nothing says so."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in BEHIND_PADDING:
-        positions -= config.pad_token_id + 1
-    return positions
-
-
-def sliced(
-    columns: Mapping[str, Sequence[Sequence[int]]],
-    padding: Mapping[str, int],
-    device: torch.device,
-    size: int | None = None,
-) -> dict[str, Any]:
-    """What goes through a model, cut into slices of similar length.
-
-    Args:
-        columns: what the tokenizer made of B texts, by name, a row each; ``input_ids``
-            among them.
-        padding: what each column is filled up with.
-        device: which the slices shall suit.
-        size: texts of a slice, if not what suits the device.
-
-    Returns:
-        ``slices``: mappings of the columns' names and ``attention_mask`` to [b, L],
-            int64, padded at the end to the longest of the slice;
-        ``places`` [B]: where each text is among all of the slices'.
-    """
-    lengths = np.array([len(row) for row in columns["input_ids"]])
-    order = lengths.argsort(kind="stable")
-    if size:
-        ends = range(size, len(order), size)
-    else:
-        ends = _ends(lengths[order].tolist(), SLICE[device.type == "cpu"])
-    slices = []
-    for rows in np.split(order, ends):
-        mask = np.arange(lengths[rows[-1]]) < lengths[rows, None]
-        one = {}
-        for name, values in columns.items():
-            padded = np.full(mask.shape, padding[name])
-            padded[mask] = np.concatenate([values[row] for row in rows])
-            one[name] = torch.from_numpy(padded)
-        slices.append(one | {"attention_mask": torch.from_numpy(mask.astype(np.int64))})
-    return {"slices": slices, "places": torch.from_numpy(order.argsort())}
-
-
-def _ends(lengths: Sequence[int], tokens: int) -> list[int]:
-    """Where slices of at most so many tokens end, but for the last; lengths ascend."""
-    ends, start = [], 0
-    for place, length in enumerate(lengths):
-        if place > start and (place - start + 1) * length > tokens:
-            ends.append(place)
-            start = place
-    return ends
-
-
-@contextmanager
-def loading(source: str, what: str = "an encoder") -> Iterator[None]:
-    """Say of what transformers raises which encoder cannot be loaded."""
-    try:
-        yield
-    except DenseHNError:
-        raise
-    # Of broken files transformers, tokenizers and safetensors raise all kinds.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        wrong = f"cannot be loaded as {what}"
-        if not Path(locate(source)).is_dir():
-            wrong = "no such folder, nor a model that the hub would give"
-        raise DenseHNError(f"{source}: {wrong}: {reason}") from error
-
-
-def _saved_as(path: str) -> set[str]:
-    """The names of the classes that config.json says a checkpoint was saved as."""
-    values, _ = PreTrainedConfig.get_config_dict(path)
-    return set(values.get("architectures") or [])
-
-
-def _config(path: str) -> PreTrainedConfig:
-    """A checkpoint's config, also of those that do not say what kind of model it is."""
-    old = _saved_as(path)
-    if not old & set(OLD_CLASSES):
-        return AutoConfig.from_pretrained(path)
-    # Pyserini's ance takes its hidden states by name, where some of these ask for tuples;
-    # gradient checkpointing, which STAR was trained with, is for today's trainer to say.
-    changes = {"return_dict": True, "gradient_checkpointing": False}
-    if ANCE_CLASS in old:
-        # transformers 2.3, which ANCE used, counts positions from padding token 1,
-        # whatever the config says (0 when left out).
-        changes["pad_token_id"] = 1
-    return RobertaConfig.from_pretrained(path, **changes)
-
-
-def locate(source: str) -> str:
-    """Turn ``package:NAME/FOLDER`` into a path; leave folders and hub names alone.
-
-    Raises:
-        DenseHNError: the package is not installed or has no such folder; a path that
-            is none.
-    """
-    if source.startswith(("/", ".")) and not Path(source).is_dir():
-        raise DenseHNError(f"{source}: no such encoder folder; check the path")
-    if not source.startswith("package:"):
-        return source
-    name, _, folder = source.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise DenseHNError(
-            f"{source}: the package {name} is not installed; "
-            f"run `pip install {name.replace('_', '-')}`"
-        )
-    path = Path(spec.submodule_search_locations[0]) / folder
-    if not path.is_dir():
-        raise DenseHNError(f"{source}: no folder {folder!r} in that package")
-    return str(path)
-
-
-def require_apart(source: str, output: str | Path) -> None:
-    """Refuse to write an encoder over the one that it is made from.
-
-    Raises:
-        DenseHNError: both are one folder.
-    """
-    if Path(locate(source)).resolve() == Path(output).resolve():
-        raise DenseHNError(
-            f"{output}: would replace the encoder that this starts from; name a new folder"
-        )
-
-
 def main() -> None:
     """Give a checkpoint the settings that make it an encoder, from the command line."""
     parser = cli.parser("dense_hn.encoder", __doc__)
@@ -609,10 +346,6 @@ def main() -> None:
     if "passages" in args:
         args["passage_encoder"] = DenseEncoder.load(args.pop("passages")).digest()
     DenseEncoder.load(args.pop("source"), **args).save(output)
-
-
-def _refuse(name: str, value: object, allowed: str) -> None:
-    raise DenseHNError(f"encoder: {name} is {value!r}; it must be {allowed}")
 
 
 if __name__ == "__main__":

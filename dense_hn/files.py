@@ -25,8 +25,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     When the block raises, the temporary file is removed and ``path`` is left as
     it was. Where it is a link, what it leads to is written.
+
+    Raises:
+        DenseHNError: as :func:`require_file_or_none`, before the block.
     """
-    path = Path(path).resolve()
+    path = require_file_or_none(path).resolve()
     partial = partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -159,6 +162,21 @@ def require_replaceable(
             f"{path}: holds other things ({what}) and would be replaced; name a new "
             "folder"
         )
+    return path
+
+
+def require_file_or_none(path: str | Path) -> Path:
+    """Return ``path`` as a Path if a file may take its place.
+
+    Raises:
+        DenseHNError: there is a folder, or a device such as /dev/stdout, which a file
+            would replace.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DenseHNError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise DenseHNError(f"{path}: is no file, and cannot be replaced; name a file")
     return path
 
 

@@ -28,12 +28,12 @@ import torch
 
 from dense_hn import DenseHNError
 from dense_hn.columns import Docids
-from dense_hn.encode import DOCIDS, MANIFEST, UNKNOWN, Vectors
 from dense_hn.export import faiss_index, manifest
 from dense_hn.export.faiss_index import INDEX
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import read_docids
 from dense_hn.quantised import Codes, codes_of
+from dense_hn.vectors import DOCIDS, MANIFEST, UNKNOWN, Vectors
 
 if TYPE_CHECKING:
     import faiss

@@ -25,11 +25,12 @@ import torch
 from tqdm import tqdm
 
 from dense_hn import __version__, cli, costs, provenance, ranks, search, trec
-from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, forget_parts, whole_file
 from dense_hn.ids import require_from_one, require_id
 from dense_hn.index import IndexVectors, read_index
+from dense_hn.vectors import Vectors
 
 log = logging.getLogger("dense_hn")
 
@@ -137,6 +138,11 @@ def mine(
         trec.tell_uncovered(topics, judged, topics_path, qrels_path, what)
     made_from = {
         "query_encoder": encoder.digest("query"),
+        # In words what else is in the digest, to see what two encoders differ in.
+        "query_settings": {
+            name: getattr(encoder.settings, name)
+            for name in ("pooling", "l2_norm", "query_length", "query_prefix")
+        },
         "passage_encoder": vectors.encoder,
         "corpus": vectors.corpus,
         "precision": vectors.precision,

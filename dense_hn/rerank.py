@@ -166,7 +166,7 @@ def rerank(
         for depth, path in outputs.items()
         if not provenance.is_made_from(path, {**made_from, "depth": depth})
     }
-    rank, processes = ranks.place()
+    rank, _ = ranks.place()
     if not missing:
         log.info("%s is there, made from the same run and cross-encoder", output)
         if not rank:
@@ -174,68 +174,82 @@ def rerank(
         return
     deepest = None if None in missing else max(missing)
     if qrels_path:
-        run = {
-            qid: dict.fromkeys(
-                [*trec.ranked(hits)[:deepest], *trec.positives(qrels, qid)], 0.0
-            )
-            for qid, hits in run.items()
-        }
+        run = _taught(run, qrels, deepest)
         judged = {qid for qid in run if trec.positives(qrels, qid)}
         trec.tell_uncovered(run, judged, run_path, qrels_path, "relevant document")
-    qids = list(run)
-    groups = [qids[n : n + TOPICS] for n in range(0, len(qids), TOPICS)]
     wanted = {
         qid: trec.ranked(hits)[: None if qrels_path else deepest]
         for qid, hits in run.items()
     }
+    qids = list(run)
+    groups = [qids[n : n + TOPICS] for n in range(0, len(qids), TOPICS)]
     parted = {**made_from, "depth": deepest, "topics_of_a_part": TOPICS}
     parted["dense_hn"] = __version__
     with costs.Costs() as spent, ranks.parts(output, parted) as parts:
-        own = list(enumerate(groups))[rank::processes]
-        todo = {
-            parts / str(n): {qid: wanted[qid] for qid in group}
-            for n, group in own
-            if not (parts / str(n)).is_file()
-        }
-        # Before there are more.
-        ranks.wait()
-        _score_parts(cross, todo, topics, corpus, half, tag)
-        ranks.wait()
-
-        def rows(depth: int | None) -> Iterator[tuple[str, dict[str, float]]]:
-            for number, group in enumerate(groups):
-                scores = trec.read_run(parts / str(number))
-                for qid in group:
-                    yield qid, reordered(run[qid], scores[qid], depth)
-
+        pairs = [{qid: wanted[qid] for qid in group} for group in groups]
+        _score_parts(cross, parts, pairs, topics, corpus, half, tag)
         if not rank:
             for depth, path in missing.items():
-                trec.write_run(path, rows(None if qrels_path else depth), tag)
+                cut = None if qrels_path else depth
+                trec.write_run(path, _rows(run, parts, groups, cut), tag)
     if not rank:
         for depth, path in missing.items():
             provenance.record(path, {**made_from, "depth": depth}, spent.facts())
 
 
+def _taught(run: trec.Run, qrels: trec.Qrels, depth: int | None) -> trec.Run:
+    """What a teacher scores: a topic's first hits, and all that is relevant to it."""
+    return {
+        qid: dict.fromkeys(
+            [*trec.ranked(hits)[:depth], *trec.positives(qrels, qid)], 0.0
+        )
+        for qid, hits in run.items()
+    }
+
+
+def _rows(
+    run: trec.Run,
+    parts: Path,
+    groups: Sequence[Sequence[str]],
+    depth: int | None,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each topic's hits in the order of the scores that are in the parts."""
+    for number, group in enumerate(groups):
+        scores = trec.read_run(parts / str(number))
+        for qid in group:
+            yield qid, reordered(run[qid], scores[qid], depth)
+
+
 def _score_parts(
     cross: CrossEncoder,
-    todo: Mapping[Path, Mapping[str, Sequence[str]]],
+    folder: Path,
+    pairs: Sequence[Mapping[str, Sequence[str]]],
     topics: Mapping[str, str],
     corpus: Mapping[str, str],
     half: str | None,
     tag: str,
 ) -> None:
-    """Score ``{file: {qid: docids}}`` and write each file as a run."""
+    """Score this process's share of ``{qid: docids}``, each into a run by its number.
+
+    What an earlier call has written is left as it is.
+    """
+    rank, processes = ranks.place()
+    own = list(enumerate(pairs))[rank::processes]
+    todo = {folder / str(n): part for n, part in own if not (folder / str(n)).is_file()}
+    # Before there are more.
+    ranks.wait()
     total = sum(len(docids) for part in todo.values() for docids in part.values())
     with tqdm(total=total, desc="Scoring pairs", unit=" pairs") as progress:
         for path, part in todo.items():
             keys = [(qid, docid) for qid, docids in part.items() for docid in docids]
-            pairs = [(topics[qid], corpus[docid]) for qid, docid in keys]
+            texts = [(topics[qid], corpus[docid]) for qid, docid in keys]
             found: trec.Run = {}
             for (qid, docid), value in zip(
-                keys, score(cross, pairs, progress, half), strict=True
+                keys, score(cross, texts, progress, half), strict=True
             ):
                 found.setdefault(qid, {})[docid] = value
             trec.write_run(path, found, tag)
+    ranks.wait()
 
 
 def rerank_together(

@@ -3,11 +3,13 @@
 Pyserini takes hints from words in the paths that it is given.
 """
 
+import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from dense_hn import DenseHNError
-from dense_hn.encoder import FILE, EncoderSettings
+from dense_hn.encoder_settings import FILE, EncoderSettings
 
 # The words that Pyserini looks for in an encoder's path, lower-cased, in its order, when
 # --encoder-class is left out (pyserini.encode.query_encoder_class_map; importing it
@@ -150,14 +152,55 @@ def search_command(
             f"{settings.tokenization}; run `python -m dense_hn.encoder --source {encoder} "
             "--output DIR` and name that folder"
         )
-    command = ["--encoder-class", settings.architecture, "--encoder", str(encoder)]
-    if settings.architecture == "auto":
-        command += ["--pooling", settings.pooling]
-        command += ["--l2-norm"] if settings.l2_norm else []
-    if settings.query_prefix:
-        command += ["--query-prefix", settings.query_prefix]
+    flags = _flags(settings)
+    command = [*flags[:2], "--encoder", str(encoder), *flags[2:]]
     command += ["--index", str(index), "--topics", str(topics), "--output", str(output)]
     return [*command, "--hits", str(hits)]
+
+
+def _flags(told: EncoderSettings | argparse.Namespace) -> list[str]:
+    """What Pyserini is told of how a query encoder makes vectors."""
+    flags = ["--encoder-class", told.architecture]
+    if told.architecture == "auto":
+        flags += ["--pooling", told.pooling, *(["--l2-norm"] if told.l2_norm else [])]
+    return flags + (["--query-prefix", told.query_prefix] if told.query_prefix else [])
+
+
+def require_as_trained(arguments: Sequence[str]) -> Path | None:
+    """Refuse a ``pyserini.search.faiss`` whose flags are not those of the encoder.
+
+    Args:
+        arguments: of that command.
+
+    Returns:
+        The folder of an encoder of ours that it searches with; None where it takes encoded
+        queries, a name on the hub, or a folder without ``dense_hn.json``, which are left to
+        Pyserini.
+
+    Raises:
+        DenseHNError: class, pooling, normalisation or prefix of the queries are others than
+            the encoder was trained with.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--encoder", type=Path, default=Path())
+    parser.add_argument("--encoder-class", dest="architecture")
+    # As Pyserini has them where they are left out.
+    parser.add_argument("--pooling", default="cls")
+    parser.add_argument("--l2-norm", action="store_true")
+    parser.add_argument("--query-prefix")
+    given, _ = parser.parse_known_args(arguments)
+    if not (given.encoder / FILE).is_file():
+        return None
+    settings = EncoderSettings.of(EncoderSettings.saved(str(given.encoder)))
+    if not given.architecture:
+        require_recognised(given.encoder, settings.architecture)
+        given.architecture = settings.architecture
+    if _flags(given) != _flags(settings):
+        raise DenseHNError(
+            f"{given.encoder}: was trained as `{shlex.join(_flags(settings))}`, and would "
+            f"make other vectors as `{shlex.join(_flags(given))}`; give the former"
+        )
+    return given.encoder
 
 
 def as_typed(verb: str, command: list[str]) -> str:

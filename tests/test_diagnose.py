@@ -11,9 +11,10 @@ import torch
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.diagnose import __main__ as command
 from dense_hn.diagnose import errors
-from dense_hn.encode import Vectors, encode_corpus
+from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
+from dense_hn.vectors import Vectors
 
 
 def test_a_planted_corpus():

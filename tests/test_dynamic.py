@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dense_hn import DenseHNError, trec
-from dense_hn.encode import Vectors, encode_corpus, encode_in_memory, encode_texts
+from dense_hn.encode import encode_corpus, encode_in_memory, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import arguments, commands
 from dense_hn.train.dynamic import DynamicTrainer
+from dense_hn.vectors import Vectors
 
 FAST = [
     "--max_steps",

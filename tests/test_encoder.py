@@ -11,8 +11,11 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from dense_hn import DenseHNError, encode
-from dense_hn.encode import Vectors, encode_corpus, encode_texts
-from dense_hn.encoder import DenseEncoder, EncoderSettings, locate
+from dense_hn.encode import encode_corpus, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
+from dense_hn.pretrained import locate
+from dense_hn.vectors import MATRIX, Vectors
 
 
 def one_by_one(folder, texts, length):
@@ -55,9 +58,9 @@ def test_a_corpus_is_encoded_in_windows(half, bert, corpus, tmp_path, monkeypatc
     apart = np.abs(vectors.matrix.numpy() - expected).max()
     assert (apart > 1e-5) == bool(half)
     # Another precision makes other vectors, and the same leaves them.
-    before = (tmp_path / "vectors" / encode.MATRIX).stat().st_mtime_ns
+    before = (tmp_path / "vectors" / MATRIX).stat().st_mtime_ns
     encode_corpus(encoder, corpus, tmp_path / "vectors", half)
-    assert (tmp_path / "vectors" / encode.MATRIX).stat().st_mtime_ns == before
+    assert (tmp_path / "vectors" / MATRIX).stat().st_mtime_ns == before
     again = encode_corpus(encoder, corpus, tmp_path / "vectors", None)
     np.testing.assert_allclose(again.matrix, expected, atol=1e-6)
 
@@ -110,7 +113,7 @@ def test_gradients_of_slices_equal_those_of_single_texts(bert, corpus):
 
 def test_slices_hold_as_many_tokens_as_they_may(bert, monkeypatch):
     """By hand: 2 × 4 and 2 × 5 fit 10, 3 × 4 and 3 × 5 do not; 11 goes alone."""
-    monkeypatch.setattr("dense_hn.encoder.SLICE", (10, 10))
+    monkeypatch.setattr("dense_hn.slices.SLICE", (10, 10))
     encoder = DenseEncoder.load(str(bert))
     lengths = [4, 11, 3, 4, 5, 11, 5]
     batch = encoder.batch([[1] * length for length in lengths])

@@ -18,8 +18,9 @@ from transformers import BertModel
 
 from dense_hn import DenseHNError, __version__
 from dense_hn.collections.corpus import corpus_digest
-from dense_hn.encode import Vectors, encode_corpus
-from dense_hn.encoder import DenseEncoder, EncoderSettings
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.export import faiss_index, manifest
 from dense_hn.export.folder import export_index, write_index
 from dense_hn.export.self_check import sample, self_check
@@ -30,6 +31,7 @@ from dense_hn.search_command import (
     require_recognised,
     search_command,
 )
+from dense_hn.vectors import Vectors
 
 N, D, K = 1200, 16, 10
 

@@ -12,11 +12,12 @@ import torch
 from dense_hn import DenseHNError, __version__, encode, trec
 from dense_hn.collections.corpus import corpus_digest
 from dense_hn.columns import Docids
-from dense_hn.encode import Vectors, encode_corpus, encode_topics
+from dense_hn.encode import encode_corpus, encode_topics
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import __main__ as export
 from dense_hn.export import jsonl, lucene
 from dense_hn.files import digest
+from dense_hn.vectors import Vectors
 
 
 def made(matrix: np.ndarray, folder) -> Vectors:

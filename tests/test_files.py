@@ -10,10 +10,11 @@ from dense_hn import DenseHNError, trec
 from dense_hn.collections import collection
 from dense_hn.collections.collection import Collection
 from dense_hn.encode import encode_corpus
-from dense_hn.encoder import DenseEncoder, require_apart
+from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate.__main__ import require_per_query
 from dense_hn.export.folder import write_index
 from dense_hn.files import whole_folder
+from dense_hn.pretrained import require_apart
 
 
 def write(folder, *holds, also=()):
@@ -43,6 +44,18 @@ def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path, inside, message):
     (folder / "index").write_text("old")
     write(folder, "index", "docid", also=("thes*",))
     assert [p.name for p in folder.iterdir()] == ["index"]
+
+
+def test_only_a_file_takes_a_files_place(tmp_path):
+    """A named pipe, as devices are, which a renamed file would replace."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, message in (("pipe", "is no file"), ("folder", "is a folder")):
+        with pytest.raises(DenseHNError, match=f"{name}: {message}"):
+            trec.write_run(tmp_path / name, {"q": {"d": 1.0}}, "t")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(DenseHNError, match="/dev/null: is no file"):
+        trec.require_no_other("/dev/null")
 
 
 def test_what_a_link_leads_to_is_written(tmp_path):

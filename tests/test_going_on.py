@@ -10,9 +10,10 @@ import torch
 
 from dense_hn import DenseHNError, encode, mine, search
 from dense_hn.diagnose import __main__ as diagnose
-from dense_hn.encode import DOCIDS, MANIFEST, MATRIX, Vectors, encode_corpus
+from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import parts_of
+from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX, Vectors
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 

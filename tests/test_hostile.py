@@ -22,12 +22,13 @@ from dense_hn.answers.files import read_answers
 from dense_hn.answers.match import Finder, searchable
 from dense_hn.answers.passages import read_passages
 from dense_hn.collections.corpus import read_corpus, write_corpus
-from dense_hn.encode import MANIFEST, MATRIX, Vectors, encode_corpus
+from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.ids import read_docids, write_docids
 from dense_hn.index import read_index
 from dense_hn.train import recipe
 from dense_hn.train.ledger import Ledger
+from dense_hn.vectors import MANIFEST, MATRIX, Vectors
 
 EXAMPLES = 110
 FUZZ = settings(

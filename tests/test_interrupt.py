@@ -8,10 +8,10 @@ PROGRAM = """
 import signal
 import time
 import torch
-from dense_hn import pyserini
+from dense_hn import java
 # What a shell starts in the background is told to ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-pyserini.start_jvm()
+java.start_jvm()
 try:
     print("ready", flush=True)
     time.sleep(60)

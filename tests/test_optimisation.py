@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from transformers.models.bert.modeling_bert import BertAttention
 from transformers.models.roberta.modeling_roberta import RobertaAttention
 
-from dense_hn import DenseHNError, encoder, losses, search
+from dense_hn import DenseHNError, losses, search, slices
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train import adore, arguments, commands, joint
@@ -354,7 +354,7 @@ def test_gradient_checkpointing_by_method(method, model, loss_of, monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "float64", "autocast"])
 def test_cached_gradients_are_the_same(name, precision, model, loss_of, monkeypatch):
     """With dropout, which is drawn slice by slice, and slices that leave a rest."""
-    monkeypatch.setattr(encoder, "_ends", lambda lengths, _: range(4, len(lengths), 4))
+    monkeypatch.setattr(slices, "_ends", lambda lengths, _: range(4, len(lengths), 4))
     if precision == "float64":
         model.double()
     if precision == "autocast":
@@ -448,7 +448,7 @@ def test_compiled_layers_have_the_same_gradients(train):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gradient_cache": -1}, "--gradient_cache is -1; it must be 0"),
+        ({"gradient_cache": -1}, "--gradient_cache is -1; it starts at 0"),
         ({"max_steps": 0}, "--max_steps is 0: give a number"),
         ({"optim": "lamp"}, "argument --optim: invalid choice: 'lamp'"),
     ],

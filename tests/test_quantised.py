@@ -11,7 +11,7 @@ import torch
 from dense_hn import DenseHNError, losses, trec
 from dense_hn.collections.corpus import write_corpus
 from dense_hn.columns import Docids
-from dense_hn.encode import Vectors, encode_corpus
+from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import folder
 from dense_hn.index import coded, read_index
@@ -21,6 +21,7 @@ from dense_hn.train import adore, arguments, commands, recipe
 from dense_hn.train.adore import AdoreTrainer
 from dense_hn.train.passages import CodedPassages
 from dense_hn.train.pipeline import Pipeline
+from dense_hn.vectors import Vectors
 
 PASSAGES, DIMENSION, PARTS = 700, 24, 6
 FORMS = ["pq", "opq-pq"]

@@ -12,8 +12,9 @@ import torch
 from torch import distributed
 
 from dense_hn import cli, encode, mine
-from dense_hn.encode import COSTS, DOCIDS, MANIFEST, MATRIX, encode_corpus
+from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
+from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 

@@ -59,6 +59,10 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {}\n", "give one of .*, folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
+        (
+            "collection: {pydoc: [json]}\nevaluate: {hits: 100}\n",
+            "R@1000 looks at 1000 hits, and hits is 100",
+        ),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
         ("collection: [\n", "broken YAML"),
         ("- a\n", "expected the sections"),

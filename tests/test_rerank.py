@@ -468,8 +468,9 @@ def test_a_cross_encoder_goes_on_being_trained(one_label, two_labels, files, tmp
     ("changes", "message"),
     [
         ({"eval_strategy": "steps"}, "not evaluated while it trains"),
-        ({"eval_topics": "x"}, "nothing is evaluated"),
-        ({"scale": 20}, "--scale is of encoders"),
+        ({"eval_on_start": True}, "not evaluated while it trains"),
+        ({"eval_topics": "x"}, "unknown setting 'eval_topics'"),
+        ({"scale": 20}, "unknown setting 'scale'"),
         ({"encode": "x"}, "unknown setting 'encode'; did you mean 'encoder'"),
     ],
 )

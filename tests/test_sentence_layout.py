@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from dense_hn import DenseHNError
 from dense_hn.encode import encode_texts
-from dense_hn.encoder import DenseEncoder, EncoderSettings
+from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
 
 
 @pytest.fixture

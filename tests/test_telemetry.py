@@ -1,18 +1,21 @@
 """What trainings tell of themselves, against loops over the run of the same encoder."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from dense_hn import trec
-from dense_hn.encode import Vectors, encode_corpus
+from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 from dense_hn.train import arguments, commands
+from dense_hn.train.joint import JointTrainer
 from dense_hn.train.telemetry import LastHits, Telemetry
 from dense_hn.train.trainer import log_of
+from dense_hn.vectors import Vectors
 
 
 def test_means_are_of_what_came_since():
@@ -90,6 +93,16 @@ def test_star_tells_what_stands_above(lines, files):
     assert filtered[0]["suspected"] > 1
     assert filtered[0]["positive_first"] == 1
     assert "hard_above" not in filtered[0]
+
+
+def test_a_scorer_of_one_score_has_nothing_first():
+    """Of four queries with a negative each; the last has none."""
+    told = Telemetry()
+    trainer = SimpleNamespace(telemetry=told)
+    scores, negatives = torch.ones(4, 2), torch.tensor([[False, True]] * 4)
+    negatives[3] = False
+    JointTrainer._tell(trainer, scores[:, 0], scores, negatives, negatives)
+    assert told.means() == {"positive_first": 0.25, "hard_above": 0}
 
 
 def test_tensorboard_is_told_the_same(lines, tmp_path):

@@ -1,14 +1,17 @@
 """STAR and ADORE through the Trainer: batches, losses, determinism, refusals."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from dense_hn import DenseHNError, trec
-from dense_hn.encode import Vectors, encode_corpus, encode_texts
+from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
-from dense_hn.train import arguments, commands, joint
+from dense_hn.mine import mine
+from dense_hn.train import arguments, checkpoints, commands, joint
+from dense_hn.vectors import Vectors
 
 FAST = ["--max_steps", "6", "--per_device_train_batch_size", "8"]
 FAST += ["--learning_rate", "1e-3", "--disable_tqdm", "true", "--use_cpu", "true"]
@@ -44,6 +47,52 @@ def test_star_trains_and_is_the_same_every_time(bert, files, tmp_path):
     assert weights != (bert / "model.safetensors").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} >= {"one", "two"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_training_says_what_it_was_made_from(bert, files, tmp_path):
+    commands.train("star", star_argv(files, bert, tmp_path / "out", alpha=0.5))
+    told = json.loads((tmp_path / "out.made_from.json").read_text())
+    made_from = told["made_from"]
+    assert (made_from["alpha"], made_from["max_steps"]) == (0.5, 6)
+    other = tmp_path / "other.tsv"
+    other.write_text(Path(files["topics"]).read_text().replace("where", "Where"))
+    for topics, same in ((files["topics"], True), (other, False)):
+        argv = star_argv(files, bert, tmp_path / "out", topics=topics)
+        found = checkpoints.made_from(*commands.parse("star", argv))
+        assert (found["topics"] == made_from["topics"]) == same
+
+
+def test_runs_of_another_corpus_are_told_of(bert, files, vectors, tmp_path, caplog):
+    """By the record that `mine` leaves beside a run, for both kinds of stages."""
+    run, topics = tmp_path / "mined.txt", files["topics"]
+    encoder = DenseEncoder.load(str(bert))
+    mine(encoder, Vectors.load(vectors), topics, 20, run, "x", files["qrels"])
+    record = tmp_path / "mined.txt.json"
+    for corpus, told in ((None, False), ("0" * 64, True)):
+        if corpus:
+            facts = json.loads(record.read_text())
+            facts["made_from"]["corpus"] = corpus
+            record.write_text(json.dumps(facts))
+        for stage, argv in (
+            ("star", star_argv(files, bert, tmp_path / "out", negatives=run)),
+            (
+                "adore",
+                adore_argv(files, bert, vectors, tmp_path / "out", negatives=run),
+            ),
+        ):
+            caplog.clear()
+            commands.train(stage, argv)
+            assert ("mined.txt: made from another corpus" in caplog.text) == told
+
+
+def test_cosines_without_a_scale_are_told_of(bert, files, tmp_path, caplog):
+    cosines = tmp_path / "cosines"
+    DenseEncoder.load(str(bert), scale=1.0).save(cosines)
+    for scale, told in ((None, True), (20, False)):
+        given = {} if scale is None else {"scale": scale}
+        caplog.clear()
+        commands.train("star", star_argv(files, cosines, tmp_path / "out", **given))
+        assert ("scores are cosines times 1," in caplog.text) == told
 
 
 def test_every_epoch_draws_other_negatives(bert, files, tmp_path, monkeypatch):
@@ -369,6 +418,7 @@ def test_adore_refuses_fewer_hits_than_positives(bert, vectors, files, tmp_path)
         ({"eval_measures": "MRR@3"}, "unknown measure 'MRR'; did you mean 'RR'"),
         ({"eval_measures": "MAP"}, "give it a cut, such as MAP@100"),
         ({"early_stopping": 0}, "early_stopping is 0"),
+        ({"metric_for_best_model": "eval_R@100"}, "the first of --eval_measures"),
     ],
 )
 def test_bad_arguments_are_refused(files, change, message):
@@ -382,6 +432,10 @@ def test_bad_arguments_are_refused(files, change, message):
         (["--num_train_epochs", "0", "--max_steps", "-1"], "num_train_epochs is 0"),
         (["--per_device_train_batch_size", "0"], "batch_size is 0; it starts at 1"),
         (["--dropout", "10"], "dropout is 10.0; it is from 0 to below 1"),
+        (
+            ["--per_device_train_batch_size", "25", "--dataloader_drop_last", "true"],
+            "there are 24 queries, a batch has 25",
+        ),
     ],
 )
 def test_a_training_of_nothing_is_refused(bert, files, tmp_path, words, message):

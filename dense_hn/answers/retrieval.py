@@ -16,19 +16,16 @@ from dense_hn import DenseHNError, trec
 from dense_hn.answers.files import Asked
 from dense_hn.answers.match import Finder, searchable
 from dense_hn.answers.passages import Passage
-from dense_hn.files import whole_file
+from dense_hn.files import require_file_or_none, whole_file
 
 
 def require_no_other(path: str | Path) -> None:
     """Check that retrieval JSON may be written there.
 
     Raises:
-        DenseHNError: there is a folder, or a file of another kind.
+        DenseHNError: as files.require_file_or_none; a file of another kind.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise DenseHNError(f"--output: {path} is a folder; name a file")
-    if path.is_file():
+    if require_file_or_none(path).is_file():
         with open(path, "rb") as file:
             start = [file.readline().split(b":")[0].strip() for _ in range(3)]
         if start[0] and (start[0] != b"{" or start[2] != b'"question"'):

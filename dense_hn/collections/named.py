@@ -6,7 +6,7 @@ JVM, which what trains on a GPU machine has no need of.
 
 from pathlib import Path
 
-from dense_hn import DenseHNError, pyserini, trec
+from dense_hn import DenseHNError, java, trec
 from dense_hn.names import unknown
 
 PREFIX = "pyserini:"
@@ -53,7 +53,7 @@ def read_qrels(name: str) -> trec.Qrels:
 
 def _known(name: str, what: str):
     """Anserini's entry of that name; starts the JVM."""
-    pyserini.start_jvm()
+    java.start_jvm()
     from pyserini.search import _base
 
     known = {"topics": _base.topics_mapping, "qrels": _base.qrels_mapping}[what]

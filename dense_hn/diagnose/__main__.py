@@ -38,7 +38,7 @@ import numpy as np
 from dense_hn import DenseHNError, __version__, cli, ranks, trec
 from dense_hn.diagnose import figures
 from dense_hn.diagnose.errors import above, carried_by
-from dense_hn.encode import Vectors, encode_texts
+from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, require_replaceable, whole_file, whole_folder
 from dense_hn.ids import require_from_one
@@ -46,6 +46,7 @@ from dense_hn.index import read_vectors
 from dense_hn.train import curves
 from dense_hn.train.places import Places
 from dense_hn.train.trainer import log_of
+from dense_hn.vectors import Vectors
 
 log = logging.getLogger("dense_hn")
 

@@ -162,7 +162,8 @@ def judged_share(
 def tell_without_relevant(
     qrels: Mapping[str, Mapping[str, int]], names: Sequence[str]
 ) -> None:
-    """Say how many topics have no judgement of a measure's level, and warn if all.
+    """Say how many topics have no judgement of a measure's level, and warn if all; and
+    which measures take all grades for one, where there are several.
 
     Args:
         qrels: judgements.
@@ -176,6 +177,16 @@ def tell_without_relevant(
         measure = parse(name)
         if measure.family != "Judged":
             levels.setdefault(measure.level, []).append(name)
+    highest = max(max(grades.values()) for grades in qrels.values())
+    counted = [
+        name for name in levels.get(1, ()) if not FAMILIES[name.split("@")[0]].no_level
+    ]
+    if highest > 1 and counted:
+        log.info(
+            "judgements go up to %d, and from 1 on all are relevant in %s; another level is "
+            "said like R(rel=2)@100",
+            *(highest, ", ".join(counted)),
+        )
     for level, those in levels.items():
         without = [qid for qid, grades in qrels.items() if max(grades.values()) < level]
         if without:

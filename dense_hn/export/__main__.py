@@ -28,13 +28,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dense_hn import DenseHNError, cli, trec
-from dense_hn.encode import JSONL, Vectors, topics_beside
-from dense_hn.encoder import DenseEncoder, locate
+from dense_hn.encode import JSONL, topics_beside
+from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, lucene
 from dense_hn.export.folder import export_index
 from dense_hn.export.jsonl import export_jsonl
 from dense_hn.export.parameters import complete
+from dense_hn.pretrained import locate
 from dense_hn.search_command import as_typed, search_command
+from dense_hn.vectors import Vectors
 
 log = logging.getLogger("dense_hn")
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_hn import pyserini
-from dense_hn.encode import DOCIDS, MANIFEST, Vectors
+from dense_hn import java
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, manifest
 from dense_hn.export.faiss_index import INDEX
@@ -14,6 +13,7 @@ from dense_hn.export.self_check import require_whole, sample, self_check
 from dense_hn.files import whole_folder
 from dense_hn.ids import write_docids
 from dense_hn.quantised import Codes
+from dense_hn.vectors import DOCIDS, MANIFEST, Vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -89,7 +89,7 @@ def require_searchable(vectors: Vectors, encoders: Mapping[str, DenseEncoder]) -
     Raises:
         DenseHNError: no JDK, an encoder with weights missing or that did not make them.
     """
-    pyserini.java_home()
+    java.java_home()
     for path, encoder in encoders.items():
         vectors.require_made_by(encoder, path)
         require_whole(encoder, path)

@@ -13,9 +13,10 @@ import torch
 from tqdm import tqdm
 
 from dense_hn import DenseHNError
-from dense_hn.encode import Vectors, json_vector
+from dense_hn.encode import json_vector
 from dense_hn.export import manifest
 from dense_hn.files import whole_file, whole_folder
+from dense_hn.vectors import Vectors
 
 FILE = "vectors.jsonl"
 # Passages whose vectors are in memory as Python's numbers.

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dense_hn import DenseHNError, anserini, pyserini, trec
-from dense_hn.encode import JSONL, MANIFEST, Vectors, encode_texts, encode_topics
+from dense_hn import DenseHNError, anserini, java, trec
+from dense_hn.encode import JSONL, encode_texts, encode_topics
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
 from dense_hn.export.jsonl import FILE, write_jsonl
@@ -30,6 +30,7 @@ from dense_hn.export.self_check import (
 )
 from dense_hn.files import whole_folder
 from dense_hn.search_command import require_harmless
+from dense_hn.vectors import MANIFEST, Vectors
 
 Form = Literal["lucene-flat", "lucene-hnsw"]
 INDEXERS = {
@@ -81,7 +82,7 @@ def export_lucene(
     settled = complete(form, parameters or {}, FORMS[form])
     vectors.require_made_by(encoder, path)
     require_unit(vectors)
-    pyserini.java_home()
+    java.java_home()
     with whole_folder(folder, *anserini.HOLDS, also=anserini.ALSO) as partial:
         write_lucene(vectors, partial, form, settled, folder)
         return _self_check(partial, vectors, form, encoder, path, sample(topics))

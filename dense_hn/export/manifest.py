@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dense_hn import DenseHNError, __version__, provenance
-from dense_hn.encode import MANIFEST, Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, require_file
+from dense_hn.vectors import MANIFEST, Vectors
 
 FACTS = "encoder", "corpus", "passages", "dimension", "vectors", "dense_hn", "command"
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from dense_hn import DenseHNError, search, trec
-from dense_hn.encode import DOCIDS, Vectors, encode_texts
+from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import manifest
 from dense_hn.export.faiss_index import INDEX
 from dense_hn.search_command import search_command
+from dense_hn.vectors import DOCIDS, Vectors
 
 HITS = 10
 # Longer than any encoder reads, short, with capitals, accents, punctuation and blanks:

@@ -27,9 +27,8 @@ Source: arXiv 2104.08051, section 5.2.
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,10 +37,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, trec
+from dense_hn import DenseHNError, costs, losses, provenance, trec
 from dense_hn.belonging import require_relevant_above, require_same_vectors
 from dense_hn.collections.corpus import corpus_digest, read_corpus
-from dense_hn.encode import Vectors
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index, folder, manifest
 from dense_hn.export.faiss_index import CODED
@@ -55,145 +53,19 @@ from dense_hn.search_command import (
     require_recognised,
     search_command,
 )
-from dense_hn.train.distillation import Distillation, TaughtArguments, taught
+from dense_hn.train.adore_arguments import Arguments, same
+from dense_hn.train.distillation import Distillation, taught
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import CodedPassages, WholePassages
 from dense_hn.train.query_batches import AdoreCollator, AdoreDataset, scores_of
 from dense_hn.train.supervision import Supervision
 from dense_hn.train.telemetry import LastHits
-from dense_hn.train.trainer import DenseTrainer, DenseTrainingArguments, TellEpoch, fit
+from dense_hn.train.trainer import DenseTrainer, TellEpoch, fit
+from dense_hn.train.training_arguments import DenseTrainingArguments
+from dense_hn.vectors import Vectors
 
 DYNAMIC = "hits of the step, by its scores"
-# As JPQ's authors have it.
-CENTROID_LEARNING_RATE = 1e-4
-
-
-@dataclass(kw_only=True)
-class Arguments(TaughtArguments):
-    """What ADORE trains on, and how deep it looks."""
-
-    encoder: str = field(
-        metadata={"help": "Start from this folder: the encoder that made the vectors."}
-    )
-    vectors: str | None = field(
-        default=None, metadata={"help": "Folder from dense_hn.encode."}
-    )
-    index: str | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of vectors: a faiss folder as Pyserini searches it (index, "
-            "docid), which is only read."
-        },
-    )
-    corpus: str | None = field(
-        default=None,
-        metadata={
-            "help": "Its texts, to check that the encoder made the index, and to show "
-            "dropped false negatives with."
-        },
-    )
-    adore_hits: int = field(
-        default=200, metadata={"help": "Hits retrieved for each query at every step."}
-    )
-    metric: str = field(
-        default="RR",
-        metadata={
-            "help": "LambdaLoss (paper, section 5.2) is the mean of w·softplus(s(n) − "
-            "s(p)), w what swapping p and n changes: RR: |1/r(p) − 1/r(n)| for ranks r "
-            "up to metric_cut; nDCG: |g(p) − g(n)|·|1/log2(1 + r(p)) − 1/log2(1 + "
-            "r(n))| / ideal DCG, with the qrels' grades g; none: w = 1.",
-            "choices": list(losses.LAMBDA_METRICS),
-        },
-    )
-    metric_cut: int = field(
-        default=200, metadata={"help": "Ranks beyond it are worth nothing."}
-    )
-    query_length: int | None = field(
-        default=None,
-        metadata={"help": "Tokens of a query in training, if not the encoder's own."},
-    )
-    form: str | None = field(
-        default=None,
-        metadata={
-            "help": "Product-quantise the vectors as `dense_hn.export --form` does, and "
-            "search and train against the codes.",
-            "choices": list(CODED),
-        },
-    )
-    pq_m: int | None = field(
-        default=None,
-        metadata={"help": "Bytes of a passage; default: one for 4 dimensions."},
-    )
-    train_centroids: bool = field(
-        default=False,
-        metadata={
-            "help": "Train what the codes stand for with the query encoder; the codes of "
-            "the passages stay."
-        },
-    )
-    centroid_learning_rate: float | None = field(
-        default=None, metadata={"help": f"Default {CENTROID_LEARNING_RATE}."}
-    )
-    index_output: str | None = field(
-        default=None,
-        metadata={"help": "With form or train_centroids: the index folder to write."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool(self.vectors) == bool(self.index):
-            raise DenseHNError("give either --vectors or --index, one of the two")
-        if self.adore_hits < 1 or self.metric_cut < 1:
-            raise DenseHNError("adore_hits and metric_cut start at 1")
-        if self.metric_cut != 200 and self.metric == "none":
-            raise DenseHNError("metric_cut is of RR and nDCG; metric is none")
-        if self.negatives_skip >= self.adore_hits:
-            raise DenseHNError(
-                f"negatives_skip is {self.negatives_skip} and adore_hits "
-                f"{self.adore_hits}: no hit would be left"
-            )
-        if self.form and not self.vectors:
-            raise DenseHNError(
-                "form is of --vectors; an index already has one, which is searched"
-            )
-        if self.pq_m is not None and not self.form:
-            raise DenseHNError("pq_m is of form; give that, too: pq or opq-pq")
-        if self.centroid_learning_rate is not None and not self.train_centroids:
-            raise DenseHNError("centroid_learning_rate is of train_centroids")
-        if self.train_centroids and not self.centroid_rate() > 0:
-            raise DenseHNError(
-                f"centroid_learning_rate is {self.centroid_learning_rate}; it must be above 0"
-            )
-        if self.train_centroids and not (self.form or self.index):
-            raise DenseHNError(
-                "train_centroids is of product-quantised passages; give form as well "
-                "(pq or opq-pq), or an --index of such a form"
-            )
-        if bool(self.index_output) != self.makes_index():
-            raise DenseHNError(
-                "index_output is where the index goes that form and train_centroids "
-                "make: give it with them, and with nothing else"
-            )
-        for name in ("vectors", "index", "encoder"):
-            there = getattr(self, name)
-            if self.index_output and there and _same(self.index_output, there):
-                raise DenseHNError(
-                    f"index_output is {self.index_output}, the {name}, which is only read; "
-                    "name another folder"
-                )
-
-    def centroid_rate(self) -> float | None:
-        """The centroids' learning rate; None where they are not trained."""
-        if not self.train_centroids:
-            return None
-        if self.centroid_learning_rate is None:
-            return CENTROID_LEARNING_RATE
-        return self.centroid_learning_rate
-
-    def makes_index(self) -> bool:
-        """Whether the encoder will search another index than there is."""
-        return bool(self.form) or self.train_centroids
 
 
 class AdoreTrainer(DenseTrainer):
@@ -329,10 +201,6 @@ def require_negatives(
         )
 
 
-def _same(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
-
-
 def check(args: Arguments, training: DenseTrainingArguments) -> None:
     """Refuse settings that do not go together; needs no file.
 
@@ -340,7 +208,7 @@ def check(args: Arguments, training: DenseTrainingArguments) -> None:
         DenseHNError: names them.
     """
     args.require_complete(training)
-    if args.index_output and _same(args.index_output, training.encoder_dir):
+    if args.index_output and same(args.index_output, training.encoder_dir):
         raise DenseHNError(
             f"index_output is {args.index_output}, where the encoder goes; name another "
             "folder"
@@ -368,19 +236,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     learnt = taught(args, supervision)
-    vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
+    vectors, parameters = _passages(args, supervision)
     docids = vectors.docids
-    trec.require_known(qrels, docids, args.qrels, vectors.path)
-    trec.require_known(supervision.teacher, docids, args.teacher, vectors.path)
-    codes = vectors.codes if isinstance(vectors, IndexVectors) else None
-    parameters = {} if args.pq_m is None else {"pq_m": args.pq_m}
-    if args.form:
-        parameters = faiss_index.settle(args.form, parameters, *vectors.matrix.shape)
-    elif codes is None and args.train_centroids:
-        raise DenseHNError(
-            f"{vectors.path}: no index of the form {' or '.join(CODED)} with 8 bits a code, so "
-            "it has no centroids to train; export one"
-        )
     pool = supervision.pool(docids)
     require_negatives(args, topics, qrels, len(pool))
     drawn = HardNegatives(
@@ -389,12 +246,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     if args.random_per_query:
         number = args.random_per_query
         drawn.append(RandomNegatives(pool, supervision.excluded, number, training.seed))
-    filtered = args.filter() or args.negatives_skip
-    needed = args.corpus and (filtered or args.index)
-    corpus = read_corpus(args.corpus) if needed else {}
-    if args.index and corpus and vectors.corpus:
-        manifest.require_corpus(args.index, corpus_digest(corpus), args.corpus)
-    evaluator = None
+    corpus = _corpus(args, vectors)
+    codes, evaluator = None, None
     if args.eval_topics:
 
         def passages(_: DenseEncoder, judged: AbstractSet[str]) -> Vectors:
@@ -405,40 +258,16 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     training.require_replaceable(args.encoder)
 
     set_seed(training.seed)
-    encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())
-    encoder.require_room_for(args.query_length)
-    vectors.require_made_by(encoder, args.encoder)
-    if args.index or args.makes_index():
-        require_recognised(training.encoder_dir, encoder.settings.architecture)
-    if not encoder.searches(vectors.encoder):
-        # Passages that another encoder made cannot be compared with this one's.
-        if corpus and not encoder.settings.passage_encoder:
-            require_same_vectors(vectors, encoder, args.encoder, corpus, args.corpus)
-        else:
-            require_relevant_above(vectors, encoder, args.encoder, topics, qrels)
-    if args.makes_index():
-        folder.require_searchable(vectors, {args.encoder: encoder})
-        require_replaceable(args.index_output, *folder.HOLDS)
-    if args.form:
-        codes = coded(vectors, args.form, parameters)
-    if codes is not None:
-        codes.requires_grad_(args.train_centroids)
-    if args.train_centroids:
-        # Checkpoints and the optimiser have what is the encoder's.
-        encoder.add_module("codes", codes)
-        # Each process has their whole gradient, and DDP knows only what forward uses.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            encoder, ["codes.centroids"]
-        )
+    encoder = _encoder(args, training, supervision, vectors, corpus)
+    codes = _codes(args, encoder, vectors, parameters)
     encoder.settings = replace(encoder.settings, passage_encoder=vectors.encoder)
-    teacher = supervision.teacher if args.distil else None
     dataset = AdoreDataset(
         {qid: topics[qid] for qid in learnt},
         qrels,
         supervision.excluded,
         docids,
         drawn,
-        teacher,
+        supervision.teacher if args.distil else None,
     )
     trainer = AdoreTrainer(
         model=encoder,
@@ -463,16 +292,108 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     fit(trainer, encoder, args, keep)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
-        index = args.index_output or args.index
-        if index:
-            command = search_command(
-                encoder.settings,
-                encoder=training.encoder_dir,
-                index=index,
-                topics="TOPICS.tsv",
-                output="RUN.txt",
-            )
-            print(as_typed("search.faiss", command))
+        _say_how_to_search(args, training.encoder_dir, encoder)
+
+
+def _passages(
+    args: Arguments, supervision: Supervision
+) -> tuple[Vectors, dict[str, int]]:
+    """The vectors that are searched, and the settings of the form that they shall get."""
+    vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
+    trec.require_known(supervision.qrels, vectors.docids, args.qrels, vectors.path)
+    trec.require_known(supervision.teacher, vectors.docids, args.teacher, vectors.path)
+    if vectors.corpus:
+        provenance.tell_of_another_corpus(args.runs(), vectors.corpus, vectors.path)
+    if args.form:
+        asked = {} if args.pq_m is None else {"pq_m": args.pq_m}
+        return vectors, faiss_index.settle(args.form, asked, *vectors.matrix.shape)
+    if args.train_centroids and _coded(vectors) is None:
+        raise DenseHNError(
+            f"{vectors.path}: no index of the form {' or '.join(CODED)} with 8 bits a code, so "
+            "it has no centroids to train; export one"
+        )
+    return vectors, {}
+
+
+def _coded(vectors: Vectors) -> Codes | None:
+    """The codes of an index that is product-quantised."""
+    return vectors.codes if isinstance(vectors, IndexVectors) else None
+
+
+def _corpus(args: Arguments, vectors: Vectors) -> Mapping[str, str]:
+    """The passages' texts where something needs them, checked to be the index's."""
+    filtered = args.filter() or args.negatives_skip
+    if not args.corpus or not (filtered or args.index):
+        return {}
+    corpus = read_corpus(args.corpus)
+    if args.index and corpus and vectors.corpus:
+        manifest.require_corpus(args.index, corpus_digest(corpus), args.corpus)
+    return corpus
+
+
+def _encoder(
+    args: Arguments,
+    training: DenseTrainingArguments,
+    supervision: Supervision,
+    vectors: Vectors,
+    corpus: Mapping[str, str],
+) -> DenseEncoder:
+    """The encoder to train, checked to belong to the vectors."""
+    encoder = DenseEncoder.load(args.encoder, **args.encoder_settings())
+    encoder.require_room_for(args.query_length)
+    vectors.require_made_by(encoder, args.encoder)
+    if args.index or args.makes_index():
+        require_recognised(training.encoder_dir, encoder.settings.architecture)
+    if not encoder.searches(vectors.encoder):
+        # Passages that another encoder made cannot be compared with this one's.
+        if corpus and not encoder.settings.passage_encoder:
+            require_same_vectors(vectors, encoder, args.encoder, corpus, args.corpus)
+        else:
+            topics, qrels = supervision.topics, supervision.qrels
+            require_relevant_above(vectors, encoder, args.encoder, topics, qrels)
+    if args.makes_index():
+        folder.require_searchable(vectors, {args.encoder: encoder})
+        require_replaceable(args.index_output, *folder.HOLDS)
+    return encoder
+
+
+def _codes(
+    args: Arguments,
+    encoder: DenseEncoder,
+    vectors: Vectors,
+    parameters: Mapping[str, int],
+) -> Codes | None:
+    """The passages' codes, where they are searched by; made a part of the encoder where
+    they are trained with it."""
+    codes = coded(vectors, args.form, parameters) if args.form else _coded(vectors)
+    if codes is None:
+        return None
+    codes.requires_grad_(args.train_centroids)
+    if args.train_centroids:
+        # Checkpoints and the optimiser have what is the encoder's.
+        encoder.add_module("codes", codes)
+        # Each process has their whole gradient, and DDP knows only what forward uses.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            encoder, ["codes.centroids"]
+        )
+    return codes
+
+
+def _say_how_to_search(
+    args: Arguments, encoder_dir: str, encoder: DenseEncoder
+) -> None:
+    """Print Pyserini's command, where an index is named."""
+    index = args.index_output or args.index
+    if not index:
+        return
+    command = search_command(
+        encoder.settings,
+        encoder=encoder_dir,
+        index=index,
+        topics="TOPICS.tsv",
+        output="RUN.txt",
+    )
+    print(as_typed("search.faiss", command))
 
 
 def _keep(

@@ -9,8 +9,9 @@ from transformers.utils import cached_file
 
 from dense_hn import __version__, trec
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.encoder import CARD, EncoderSettings, locate
+from dense_hn.encoder_settings import CARD, EncoderSettings
 from dense_hn.files import whole_file
+from dense_hn.pretrained import locate
 from dense_hn.train.places import Places
 from dense_hn.train.recipe import TrainingSection
 

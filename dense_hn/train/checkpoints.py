@@ -17,11 +17,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from dense_hn import DenseHNError, __version__
-from dense_hn.encode import MANIFEST, MATRIX
-from dense_hn.encoder import CARD
+from dense_hn.encoder_settings import CARD
 from dense_hn.false_negatives import Report
 from dense_hn.files import whole_file
 from dense_hn.reading import read_object
+from dense_hn.vectors import MANIFEST, MATRIX
 
 log = logging.getLogger("dense_hn")
 

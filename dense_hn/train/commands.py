@@ -4,7 +4,7 @@ from typing import Any
 
 from dense_hn import ranks
 from dense_hn.train import adore, arguments, cross, dynamic, star, warmup
-from dense_hn.train.trainer import DenseTrainingArguments
+from dense_hn.train.training_arguments import DenseTrainingArguments
 
 # Those of encoders, which recipes are made of.
 STAGES = {"warmup": warmup, "star": star, "adore": adore, "dynamic": dynamic}

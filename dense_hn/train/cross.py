@@ -26,12 +26,8 @@ from dense_hn.encoder import set_dropout
 from dense_hn.train.batches import JointDataset
 from dense_hn.train.hard_negatives import material
 from dense_hn.train.supervision import SupervisionArguments
-from dense_hn.train.trainer import (
-    DenseTrainer,
-    DenseTrainingArguments,
-    TellEpoch,
-    fit,
-)
+from dense_hn.train.trainer import DenseTrainer, TellEpoch, fit
+from dense_hn.train.training_arguments import DenseTrainingArguments
 
 
 @dataclass(kw_only=True)
@@ -116,26 +112,24 @@ class CrossTrainer(DenseTrainer):
         with costs.part("loss"):
             scores = scores[inputs["columns"]]
             positive, others, there = scores[:, 0], scores[:, 1:], inputs["negatives"]
-            above = (others > positive[:, None]) & there
-            self.telemetry.add("positive_first", ~above.any(dim=1))
+            level = (others >= positive[:, None]) & there
+            self.telemetry.add("positive_first", ~level.any(dim=1))
             loss = losses.infonce(positive, others, there, there)
         return (loss, {"scores": scores}) if return_outputs else loss
 
 
-def check(args: Arguments, training: DenseTrainingArguments) -> None:
-    """Refuse settings that a cross-encoder does not have; needs no file.
+def check(_: Arguments, training: DenseTrainingArguments) -> None:
+    """Refuse to evaluate meanwhile, as the Trainer does; needs no file.
 
     Raises:
-        DenseHNError: names them.
+        DenseHNError: it is asked for.
     """
-    if training.eval_strategy != "no":
+    if training.eval_strategy != "no" or training.eval_on_start:
         raise DenseHNError(
-            "--eval_strategy: a cross-encoder is not evaluated while it trains; leave it "
-            "out, and score what `python -m dense_hn.rerank` makes of a run"
+            "--eval_strategy, --eval_on_start: a cross-encoder is not evaluated while it "
+            "trains; leave them out, and score what `python -m dense_hn.rerank` makes of a "
+            "run"
         )
-    args.require_complete(training)
-    if args.scale is not None:
-        raise DenseHNError("--scale is of encoders, whose scores are dot products")
 
 
 def train(args: Arguments, training: DenseTrainingArguments) -> None:

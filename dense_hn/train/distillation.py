@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from dense_hn import DenseHNError, losses, trec
+from dense_hn.train.evaluation import EvaluationArguments
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 
 
@@ -55,9 +56,16 @@ class Distillation:
 
 
 @dataclass(kw_only=True)
-class TaughtArguments(SupervisionArguments):
-    """What a stage learns from, a teacher's scores among it."""
+class TaughtArguments(SupervisionArguments, EvaluationArguments):
+    """What an encoder learns from, a teacher's scores among it, and what evaluates it."""
 
+    scale: float | None = field(
+        default=None,
+        metadata={
+            "help": "Scores are multiplied with this in the losses, one over the "
+            "temperature, if not the encoder's own."
+        },
+    )
     distil: str | None = field(
         default=None,
         metadata={
@@ -83,6 +91,9 @@ class TaughtArguments(SupervisionArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        EvaluationArguments.__post_init__(self)
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise DenseHNError(f"scale is {self.scale}; it must be above 0")
         if self.distil and not self.teacher:
             raise DenseHNError(
                 f"distil {self.distil} needs a teacher's run; name it as teacher"
@@ -98,6 +109,10 @@ class TaughtArguments(SupervisionArguments):
         for name in ("distil_weight", "teacher_scale"):
             if getattr(self, name) != 1 and not self.distil:
                 raise DenseHNError(f"{name} is of distil; give that, too")
+
+    def encoder_settings(self) -> dict[str, float]:
+        """What replaces the encoder's own settings."""
+        return {} if self.scale is None else {"scale": self.scale}
 
     def uses_teacher(self) -> bool:
         """Whether anything here looks at the teacher's scores."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dense_hn import DenseHNError, costs, ranks, search, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
-from dense_hn.encode import Vectors, encode_in_memory
+from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.token_cache import tokens_of
 from dense_hn.train import joint
@@ -34,7 +34,8 @@ from dense_hn.train.batches import JointCollator
 from dense_hn.train.joint import check
 from dense_hn.train.joint_arguments import JointArguments
 from dense_hn.train.supervision import Supervision
-from dense_hn.train.trainer import DenseTrainingArguments
+from dense_hn.train.training_arguments import DenseTrainingArguments
+from dense_hn.vectors import Vectors
 
 __all__ = ["Arguments", "check", "train"]
 

@@ -16,10 +16,11 @@ from transformers import (
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
-from dense_hn.encode import Vectors, encode_in_memory
+from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import measures
 from dense_hn.mine import retrieve
+from dense_hn.vectors import Vectors
 
 
 @dataclass(kw_only=True)
@@ -90,7 +91,14 @@ class EvaluationArguments:
         """
         given = {"eval_topics": self.eval_topics, "eval_qrels": self.eval_qrels}
         evaluating = training.eval_strategy != "no"
-        training.metric_for_best_model = f"eval_{self.eval_measures[0]}"
+        best = f"eval_{self.eval_measures[0]}"
+        # "loss" is what transformers puts there by itself.
+        if training.metric_for_best_model not in (None, "loss", best):
+            raise DenseHNError(
+                f"--metric_for_best_model {training.metric_for_best_model}: the best "
+                "weights are those of the first of --eval_measures; put it there instead"
+            )
+        training.metric_for_best_model = best
         if evaluating and not all(given.values()):
             missing = ", ".join(name for name, value in given.items() if not value)
             raise DenseHNError(f"--eval_strategy: missing: {missing}")

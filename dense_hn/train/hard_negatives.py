@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from dense_hn import DenseHNError, costs, ranks, trec
+from dense_hn import DenseHNError, costs, provenance, ranks, trec
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encode import encode_in_memory
 from dense_hn.encoder import DenseEncoder
@@ -41,6 +41,7 @@ def material(
     corpus = read_corpus(args.corpus)
     trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
     trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
+    provenance.tell_of_another_corpus(args.runs(), corpus.digest, args.corpus)
     hard = HardNegatives(args, supervision, corpus, args.corpus, seed, **kwargs)
     random = RandomNegatives(
         supervision.pool(corpus.docids),

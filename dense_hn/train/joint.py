@@ -24,12 +24,8 @@ from dense_hn.train.distillation import Distillation, taught
 from dense_hn.train.evaluation import Evaluator, encode_share
 from dense_hn.train.hard_negatives import Refresh, material
 from dense_hn.train.joint_arguments import JointArguments
-from dense_hn.train.trainer import (
-    DenseTrainer,
-    DenseTrainingArguments,
-    TellEpoch,
-    fit,
-)
+from dense_hn.train.trainer import DenseTrainer, TellEpoch, fit
+from dense_hn.train.training_arguments import DenseTrainingArguments
 
 log = logging.getLogger("dense_hn")
 
@@ -83,11 +79,15 @@ class JointTrainer(DenseTrainer):
     def _tell(
         self, positive: Tensor, scores: Tensor, hard: Tensor, random: Tensor
     ) -> None:
-        """How many positives, and negatives, stand above the others."""
-        above = scores > positive[:, None]
-        first = ~(above & (hard | random)).any(dim=1)
+        """How many positives, and negatives, stand above the others.
+
+        A positive that is level with a negative is not first: where all scores are one,
+        nothing is.
+        """
+        level = scores >= positive[:, None]
+        first = ~(level & (hard | random)).any(dim=1)
         self.telemetry.add("positive_first", first)
-        self.telemetry.add("hard_above", above[hard])
+        self.telemetry.add("hard_above", (scores > positive[:, None])[hard])
 
     def _loss(
         self,
@@ -161,35 +161,19 @@ def train(
     drawn = hard.sources()
     evaluator = None
     if args.eval_topics:
-        passages = partial(
-            encode_share, corpus=corpus, share=args.eval_share, seed=training.seed
-        )
-        evaluator = Evaluator(
-            args,
-            supervision.topics,
-            supervision.qrels,
-            training.seed,
-            corpus,
-            passages,
-        )
+        share, seed = args.eval_share, training.seed
+        passages = partial(encode_share, corpus=corpus, share=share, seed=seed)
+        told = supervision.topics, supervision.qrels
+        evaluator = Evaluator(args, *told, seed, corpus, passages)
     training.require_replaceable(args.encoder)
     set_seed(training.seed)
-    settings = args.encoder_settings()
-    encoder = DenseEncoder.load(args.encoder, passage_encoder="", **settings)
-    encoder.require_room_for(args.query_length, args.passage_length)
-    if args.dropout is not None:
-        encoder.set_dropout(args.dropout)
+    encoder = _encoder(args)
     topics = {qid: supervision.topics[qid] for qid in positives}
     kind = JointDataset
     if args.topics_per_positive > 1:
         kind = partial(SharedDataset, topics_per_positive=args.topics_per_positive)
     dataset = kind(topics, positives, drawn, random, training.seed)
-    left = len(dataset) % _batch(training)
-    if left == 1 and not args.draws() and not training.dataloader_drop_last:
-        log.warning(
-            "the last batch of each epoch has one positive, and so no negative, and teaches "
-            "nothing; take another batch size, or --dataloader_drop_last true"
-        )
+    _warn_of_a_batch_of_one(args, training, len(dataset))
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:
         callbacks.append(Refresh(args, hard, dataset, corpus, supervision))
@@ -221,6 +205,27 @@ def train(
     fit(trainer, encoder, args)
     if trainer.is_world_process_zero():
         supervision.write_report(training.encoder_dir, corpus)
+
+
+def _encoder(args: JointArguments) -> DenseEncoder:
+    """The encoder to train, whose passages will be its own."""
+    settings = args.encoder_settings()
+    encoder = DenseEncoder.load(args.encoder, passage_encoder="", **settings)
+    encoder.require_room_for(args.query_length, args.passage_length)
+    if args.dropout is not None:
+        encoder.set_dropout(args.dropout)
+    return encoder
+
+
+def _warn_of_a_batch_of_one(
+    args: JointArguments, training: DenseTrainingArguments, total: int
+) -> None:
+    left = total % _batch(training)
+    if left == 1 and not args.draws() and not training.dataloader_drop_last:
+        log.warning(
+            "the last batch of each epoch has one positive, and so no negative, and teaches "
+            "nothing; take another batch size, or --dataloader_drop_last true"
+        )
 
 
 def _positives_of(scores: Tensor, inputs: Mapping[str, Any]) -> Tensor:

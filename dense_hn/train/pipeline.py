@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dense_hn import DenseHNError, bm25, cross_encoder, pyserini, trec
+from dense_hn import DenseHNError, bm25, cross_encoder, java, trec
 from dense_hn.collections import sources
 from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.cross_encoder import CrossEncoder
-from dense_hn.encode import Vectors, encode_corpus
-from dense_hn.encoder import CARD, DenseEncoder, EncoderSettings, locate
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import CARD, EncoderSettings
 from dense_hn.evaluate import measures, significance, table
 from dense_hn.export import faiss_index
 from dense_hn.export.folder import export_index
@@ -23,13 +24,16 @@ from dense_hn.files import digest, require_file, whole_file
 from dense_hn.index import read_vectors
 from dense_hn.mine import mine
 from dense_hn.names import unknown
+from dense_hn.pretrained import locate
 from dense_hn.rerank import rerank_together
 from dense_hn.search_command import as_typed, require_plain, search_command
 from dense_hn.train import adore, arguments, card, commands, curves
 from dense_hn.train.ledger import Ledger
 from dense_hn.train.places import Places
 from dense_hn.train.recipe import Recipe, TrainingSection, as_yaml
-from dense_hn.train.trainer import DenseTrainingArguments, log_of
+from dense_hn.train.trainer import log_of
+from dense_hn.train.training_arguments import DenseTrainingArguments
+from dense_hn.vectors import Vectors
 
 # Settings that name runs of the training topics.
 RUNS = ("negatives", "teacher")
@@ -71,7 +75,7 @@ class Pipeline(Places):
                 collection or of the encoder that are not there, negatives of a system
                 that there is not.
         """
-        pyserini.java_home()
+        java.java_home()
         faiss_index.require_faiss()
         given_settings = dict(recipe.encoder)
         self.source = given_settings.pop("source", None)

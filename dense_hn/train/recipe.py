@@ -81,7 +81,12 @@ class EvaluateSection:
         if self.hits < 1:
             raise DenseHNError(f"evaluate: hits is {self.hits}; it starts at 1")
         for measure in self.measures:
-            measures.parse(measure)
+            cut = measures.parse(measure).cut
+            if cut is not None and cut > self.hits:
+                raise DenseHNError(
+                    f"evaluate: {measure} looks at {cut} hits, and hits is {self.hits}; "
+                    "raise hits, or name a measure of fewer"
+                )
 
 
 @dataclass(kw_only=True, slots=True)

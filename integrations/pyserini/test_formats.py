@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from dense_hn import pyserini, trec
+from dense_hn import java, trec
 from dense_hn.collections.corpus import read_corpus
 
 
 @pytest.fixture(scope="module", autouse=True)
 def jvm():
     """Pyserini's JVM in this process."""
-    pyserini.start_jvm("-Xmx2g")
+    java.start_jvm("-Xmx2g")
 
 
 def pyserinis_topics(path) -> dict[str, str]:

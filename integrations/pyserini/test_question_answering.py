@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytrec_eval
 from replay import run_here
 
 from dense_hn import trec
@@ -74,3 +75,27 @@ def test_every_command(tmp_path, bert, corpus, topics, qrels, monkeypatch, capsy
     )
     theirs = [float(line.split()[-1]) for line in done.stdout.splitlines()]
     assert theirs == values
+
+
+def test_the_kept_runs_give_the_printed_means():
+    """What needs no answers of the last table, by trec_eval and by looking at the hits."""
+    block = PAGE.read_text().partition("## Measured: fairytaleqa")[2].split("```")[3]
+    head, *rows, _ = block.strip("\n").splitlines()
+    assert head.split()[:2] == ["nDCG@10", "Success@20"]
+    root = PAGE.parents[2]
+    qrels = trec.read_qrels(root / "qrels/reference/study/fairytaleqa.txt")
+    kept = root / "runs/reference/study/fairytaleqa"
+    assert {row.split()[0] for row in rows} == {
+        path.name.removesuffix(".txt.gz") for path in kept.glob("*.txt.gz")
+    }
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10"})
+    for row in rows:
+        name, gain = row.split()[:2]
+        run = trec.read_run(kept / f"{name}.txt.gz")
+        scored = [one["ndcg_cut_10"] for one in judge.evaluate(run).values()]
+        assert gain == f"{sum(scored) / len(qrels):.4f}"
+        found = sum(
+            any(qrels[qid].get(docid) for docid in hits) for qid, hits in run.items()
+        )
+        assert all(len(hits) == 20 for hits in run.values())
+        assert f" {found / len(qrels):.4f} " in f"{row} "

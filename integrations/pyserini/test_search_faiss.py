@@ -17,7 +17,7 @@ from compare_runs import compare
 from replay import run_here
 from transformers import RobertaTokenizer
 
-from dense_hn import pyserini, trec
+from dense_hn import java, pyserini, trec
 from dense_hn.encode import encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export.folder import write_index
@@ -98,9 +98,9 @@ def full_jdk() -> str | None:
     homes = [os.environ.get("JAVA_HOME", "")]
     homes += map(str, sorted(Path("/usr/lib/jvm").glob("*")))
     for home in filter(None, homes):
-        modules = pyserini.release(Path(home)).get("MODULES", "")
-        version = pyserini.java_version(Path(home))
-        if version and version >= pyserini.JAVA and "jdk.incubator.vector" in modules:
+        modules = java.release(Path(home)).get("MODULES", "")
+        version = java.java_version(Path(home))
+        if version and version >= java.JAVA and "jdk.incubator.vector" in modules:
             return home
     return None
 
@@ -194,7 +194,7 @@ def test_both_layouts_in_pyserini(name, settings, corpus, topics, tmp_path, requ
 def test_initialisation_leaves_a_mended_ance_alone(roberta):
     """transformers 5.0 to 5.12 initialise after loading, and Pyserini's would do it all
     over: a random head, without a word."""
-    pyserini.start_jvm()
+    java.start_jvm()
     pyserini.mend_ance()
     kind = importlib.import_module("pyserini.encode._ance").AnceEncoder
     model = kind.from_pretrained(roberta)

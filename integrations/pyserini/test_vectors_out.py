@@ -20,11 +20,12 @@ from test_search_faiss import assert_same_run
 
 from dense_hn import DenseHNError, encode, search, trec
 from dense_hn.columns import Docids
-from dense_hn.encode import Vectors, encode_corpus, json_vector
+from dense_hn.encode import encode_corpus, json_vector
 from dense_hn.encoder import DenseEncoder
 from dense_hn.export import __main__ as export
 from dense_hn.export import lucene
 from dense_hn.mine import retrieve
+from dense_hn.vectors import Vectors
 
 # Java trims what is below a blank, and neither of the other white spaces.
 ODD = {

@@ -1,6 +1,7 @@
 """your-index.md's commands, as written but for the number of steps, on a small
 collection: the real Pyserini makes the index and searches it."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from test_search_faiss import assert_same_run
 from dense_hn import trec
 from dense_hn.collections import collection
 from dense_hn.collections.collection import Collection
-from dense_hn.encoder import locate
+from dense_hn.encode import encode_corpus
+from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest
+from dense_hn.index import read_index
+from dense_hn.mine import retrieve
+from dense_hn.pretrained import locate
 
 PAGE = Path(__file__).with_name("your-index.md")
 STEPS = ["--max_steps", "12", "--warmup_steps", "0", "--use_cpu", "true"]
@@ -64,6 +69,27 @@ def test_the_index_is_as_it_was(replayed):
     root, made = replayed
     assert {path.name for path in made} == {"index", "docid"}
     assert {path: digest(path) for path in (root / "index").iterdir()} == made
+
+
+@pytest.mark.usefixtures("pyserini_here")
+def test_vectors_of_ones_own_become_an_index(bert, corpus, topics, tmp_path):
+    """As the page writes a line of them, one without its text."""
+    encoder = DenseEncoder.load(str(bert))
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
+    (tmp_path / "embeddings").mkdir()
+    with open(tmp_path / "embeddings" / "mine.jsonl", "w") as file:
+        for (docid, text), row in zip(
+            corpus.items(), vectors.matrix.tolist(), strict=True
+        ):
+            contents = "" if docid == vectors.docids[0] else text
+            line = {"id": docid, "contents": contents, "vector": row}
+            file.write(f"{json.dumps(line)}\n")
+    command = ["index.faiss", "--input", str(tmp_path / "embeddings")]
+    command += ["--output", str(tmp_path / "index"), "--dim", str(encoder.dimension)]
+    run_here("dense_hn.pyserini", command)
+    index = read_index(tmp_path / "index")
+    found = dict(retrieve(encoder, index, topics, 10))
+    assert_same_run(dict(retrieve(encoder, vectors, topics, 10)), found)
 
 
 def test_pyserini_finds_with_the_new_encoder_what_exact_search_finds(replayed, topics):

@@ -27,7 +27,8 @@ from transformers.hf_argparser import string_to_bool
 from dense_hn import cli, costs, trec
 from dense_hn.collections import collection
 from dense_hn.encode import COSTS
-from dense_hn.encoder import EncoderSettings, set_dropout
+from dense_hn.encoder import set_dropout
+from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.files import whole_folder
 
 

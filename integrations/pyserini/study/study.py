@@ -26,12 +26,13 @@ from results import ALTERNATIVE, OURS, QRELS, RUNS, STATIC, UNTRAINED
 
 from dense_hn import DenseHNError, cli, trec
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.encode import COSTS, Vectors, encode_corpus
+from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import whole_file
 from dense_hn.mine import mine
 from dense_hn.train import arguments, recipe
 from dense_hn.train.pipeline import Pipeline
+from dense_hn.vectors import Vectors
 
 HERE = Path(__file__).parent
 # Hits of a topic in the runs that are kept.
