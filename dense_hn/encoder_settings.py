@@ -102,4 +102,5 @@ class EncoderSettings:
 
 
 def refuse(name: str, value: object, allowed: str) -> None:
+    """Raise that a setting has a value that it cannot have, and which it can."""
     raise DenseHNError(f"encoder: {name} is {value!r}; it must be {allowed}")

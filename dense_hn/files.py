@@ -166,7 +166,7 @@ def require_replaceable(
 
 
 def require_file_or_none(path: str | Path) -> Path:
-    """Return ``path`` as a Path if a file may take its place.
+    """Return ``path`` as a Path if a file may take its place; for outputs, before the work.
 
     Raises:
         DenseHNError: there is a folder, or a device such as /dev/stdout, which a file

@@ -138,11 +138,6 @@ def mine(
         trec.tell_uncovered(topics, judged, topics_path, qrels_path, what)
     made_from = {
         "query_encoder": encoder.digest("query"),
-        # In words what else is in the digest, to see what two encoders differ in.
-        "query_settings": {
-            name: getattr(encoder.settings, name)
-            for name in ("pooling", "l2_norm", "query_length", "query_prefix")
-        },
         "passage_encoder": vectors.encoder,
         "corpus": vectors.corpus,
         "precision": vectors.precision,
@@ -181,7 +176,10 @@ def mine(
                     with (parts / str(number)).open("rb") as part:
                         shutil.copyfileobj(part, file)
     if not ranks.place()[0]:
-        provenance.record(output, made_from, spent.facts())
+        # What two encoders may differ in besides their weights.
+        names = "pooling", "l2_norm", "query_length", "query_prefix", "tokenization"
+        told = {name: getattr(encoder.settings, name) for name in names}
+        provenance.record(output, made_from, spent.facts(), query_settings=told)
 
 
 def main() -> None:

@@ -21,7 +21,10 @@ log = logging.getLogger("dense_hn")
 
 
 def record(
-    output: str | Path, made_from: Mapping[str, Any], spent: Mapping[str, Any]
+    output: str | Path,
+    made_from: Mapping[str, Any],
+    spent: Mapping[str, Any],
+    **more: Any,
 ) -> None:
     """Write what ``output`` was made from beside it, and what it took, and say that.
 
@@ -29,8 +32,10 @@ def record(
         output: a file that is whole.
         made_from: digests and settings, as JSON.
         spent: costs.Costs.facts.
+        more: what is in these digests, in words.
     """
     facts = {
+        **more,
         "made_from": dict(made_from),
         "sha256": digest(output),
         "dense_hn": __version__,
@@ -44,13 +49,9 @@ def record(
 
 def is_made_from(output: str | Path, made_from: Mapping[str, Any]) -> bool:
     """Whether ``output`` is there, unchanged, and made from this by this version."""
-    if not Path(output).is_file() or not _beside(output).is_file():
+    if not Path(output).is_file():
         return False
-    try:
-        facts = read_object(_beside(output), "record")
-    # Then it is made anew.
-    except DenseHNError:
-        return False
+    facts = _facts(output)
     wanted = {"made_from": dict(made_from), "dense_hn": __version__}
     same = all(facts.get(name) == value for name, value in wanted.items())
     # Last, since it reads all of the output.
@@ -70,11 +71,11 @@ def tell_of_another_corpus(
         where: it is, for the message.
     """
     for path in paths:
-        if not _beside(path).is_file():
-            continue
-        made_from = read_object(_beside(path), "record").get("made_from")
+        facts = _facts(path)
+        made_from = facts.get("made_from")
         theirs = made_from.get("corpus") if isinstance(made_from, dict) else None
-        if theirs and theirs != corpus:
+        # A record may be of what stood there before; the digest last, which takes a while.
+        if theirs and theirs != corpus and facts.get("sha256") == digest(path):
             log.warning(
                 "%s: made from another corpus than %s, by what is in %s",
                 *(path, where, _beside(path)),
@@ -88,6 +89,14 @@ def command() -> str:
         return shlex.join(["python", *sys.argv])
     name = module.name.removesuffix(".__main__")
     return shlex.join(["python", "-m", name, *sys.argv[1:]])
+
+
+def _facts(output: str | Path) -> dict[str, Any]:
+    """What the record beside an output says; nothing where there is none of ours."""
+    try:
+        return read_object(_beside(output), "record")
+    except DenseHNError:
+        return {}
 
 
 def _beside(output: str | Path) -> Path:

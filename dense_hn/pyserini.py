@@ -15,7 +15,7 @@ runs ``python -m pyserini.search.faiss`` with the same arguments, after
   right for queries in lower case without special tokens only.
 
 A search.faiss with an encoder of ours in another way than it was trained (class, pooling,
-normalisation, prefix), or of an index that we exported from another encoder's passages, is
+normalisation, prefix), or of an index that we know to be of another encoder's passages, is
 refused: it would end with a run of wrong scores.
 
 A name that begins with ``io.anserini.`` is one of Anserini's classes, for what Pyserini
@@ -27,8 +27,6 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 from dense_hn import DenseHNError, cli
@@ -79,15 +77,13 @@ def main() -> None:
 def _require_together(arguments: Sequence[str]) -> None:
     """Check that encoder, flags and index of a search belong together."""
     # Here, for other commands do without torch, which takes seconds.
-    from dense_hn.encoder import DenseEncoder
     from dense_hn.export import manifest
     from dense_hn.search_command import require_as_trained
-    from dense_hn.vectors import MANIFEST
 
-    encoder = require_as_trained(arguments)
-    index = dict(pairwise(arguments)).get("--index", "")
-    if encoder and (Path(index) / MANIFEST).is_file():
-        manifest.require_belongs(index, DenseEncoder.load(str(encoder)), str(encoder))
+    searched = require_as_trained(arguments)
+    if searched:
+        encoder, index = searched
+        manifest.require_searched_by(index, encoder)
 
 
 def _java(name: str) -> Callable[[list[str]], None]:

@@ -51,6 +51,10 @@ ORDERED_TOPICS = (
     "msmarco-passage-dev-subset",
     "msmarco-passage-test-subset",
 )
+# Classes of query encoders that are auto with this pooling, and normalised or not.
+AUTO_BY_NAME = {"sentence": ("mean", True), "contriever": ("mean", False)}
+# Words in an encoder's path with which Pyserini normalises whatever it is told.
+NORMALISING = ("clip", "dse")
 
 
 def require_plain(
@@ -166,41 +170,48 @@ def _flags(told: EncoderSettings | argparse.Namespace) -> list[str]:
     return flags + (["--query-prefix", told.query_prefix] if told.query_prefix else [])
 
 
-def require_as_trained(arguments: Sequence[str]) -> Path | None:
+def require_as_trained(arguments: Sequence[str]) -> tuple[Path, Path] | None:
     """Refuse a ``pyserini.search.faiss`` whose flags are not those of the encoder.
 
     Args:
         arguments: of that command.
 
     Returns:
-        The folder of an encoder of ours that it searches with; None where it takes encoded
-        queries, a name on the hub, or a folder without ``dense_hn.json``, which are left to
-        Pyserini.
+        The folder of an encoder of ours that it searches with, and the index; None where it
+        takes encoded queries, a name on the hub, or a folder without ``dense_hn.json``,
+        which are left to Pyserini.
 
     Raises:
         DenseHNError: class, pooling, normalisation or prefix of the queries are others than
-            the encoder was trained with.
+            the encoder was trained with, or its path changes them.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--encoder", type=Path, default=Path())
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--encoder", type=Path)
+    parser.add_argument("--index", type=Path, default=Path())
     parser.add_argument("--encoder-class", dest="architecture")
     # As Pyserini has them where they are left out.
     parser.add_argument("--pooling", default="cls")
     parser.add_argument("--l2-norm", action="store_true")
     parser.add_argument("--query-prefix")
     given, _ = parser.parse_known_args(arguments)
-    if not (given.encoder / FILE).is_file():
+    if given.encoder is None or not (given.encoder / FILE).is_file():
         return None
     settings = EncoderSettings.of(EncoderSettings.saved(str(given.encoder)))
     if not given.architecture:
         require_recognised(given.encoder, settings.architecture)
         given.architecture = settings.architecture
+    if given.architecture in AUTO_BY_NAME:
+        given.pooling, given.l2_norm = AUTO_BY_NAME[given.architecture]
+        given.architecture = "auto"
+    if any(word in str(given.encoder).lower() for word in NORMALISING):
+        given.l2_norm = True
     if _flags(given) != _flags(settings):
         raise DenseHNError(
-            f"{given.encoder}: was trained as `{shlex.join(_flags(settings))}`, and would "
-            f"make other vectors as `{shlex.join(_flags(given))}`; give the former"
+            f"{given.encoder}: was trained as `{shlex.join(_flags(settings))}`, and Pyserini "
+            f"would make other vectors, as `{shlex.join(_flags(given))}`; give the former, "
+            f"and a path without {' or '.join(NORMALISING)}"
         )
-    return given.encoder
+    return given.encoder, given.index
 
 
 def as_typed(verb: str, command: list[str]) -> str:

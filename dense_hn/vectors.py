@@ -37,7 +37,7 @@ class Vectors:
     corpus: str
     # Where they were read from, for messages.
     path: Path
-    # What the encoder's layers computed in: fp32, or one of HALVES; empty where it is not
+    # What the encoder's layers computed in: fp32, or one of encode.HALVES; empty where it is not
     # known.
     precision: str = ""
 

@@ -553,12 +553,12 @@ def test_impossible_evaluations_are_refused(arguments, message, qa, call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*ASKED, "--output", "qa.csv"], "--output: qa.csv: is no retrieval JSON, and"),
+        ([*ASKED, "--output", "qa.csv"], "qa.csv: is no retrieval JSON, and"),
         (
             [*ASKED, "--output", "train.json"],
-            "--output: train.json: is no retrieval JSON",
+            "train.json: is no retrieval JSON",
         ),
-        ([*ASKED, "--output", "."], "--output: . is a folder"),
+        ([*ASKED, "--output", "."], ".: is a folder"),
         (
             [*ASKED, "--output", "o.json", "--split", "test"],
             (

@@ -203,6 +203,10 @@ def test_topics_without_a_relevant_document_are_told(caplog):
         "%d of 3 topics have no document judged %d or more, such as '%s'; they count "
         "with 0 in %s"
     )
+    # Without a measure of judgements, as for answers, there is nothing to say.
+    measures.tell_without_relevant({"one": {}}, [])
+    measures.tell_without_relevant({"one": {"a": 2}}, ["RR(rel=1)@10", "Judged@5"])
+    assert len(said) == len(caplog.records)
     grades = "judgements go up to 2, and from 1 on all are relevant in RR@10; "
     assert said[0][0] == "INFO" and said[0][1].startswith(grades)
     assert said[1:] == [
@@ -484,7 +488,7 @@ def test_runs_of_the_same_file_name_keep_a_row_each(evaluate, tmp_path):
         (["--names", "a", "b", "a"], "two runs are called 'a'"),
         (["--baseline", "god"], "unknown run 'god'; did you mean 'good'"),
         (["--measures", "MRR"], "unknown measure 'MRR'"),
-        (["--per_query", "."], "--per_query: . is a folder"),
+        (["--per_query", "."], r"\.: is a folder"),
     ],
 )
 def test_impossible_calls_are_refused_before_a_run_is_read(

@@ -374,7 +374,7 @@ def test_the_manifest(exported, corpus):
     }
 
 
-def test_another_encoder_or_corpus_is_refused(exported, bert):
+def test_another_encoder_or_corpus_is_refused(exported, bert, tmp_path):
     folder, vectors, path = exported
     encoder, other = DenseEncoder.load(path), DenseEncoder.load(str(bert))
     manifest.require_belongs(folder, encoder, path)
@@ -384,12 +384,31 @@ def test_another_encoder_or_corpus_is_refused(exported, bert):
     made, given = encoder.digest()[:12], other.digest()[:12]
     with pytest.raises(DenseHNError, match=f"index: .* {made}, and other .* {given};"):
         manifest.require_belongs(folder, other, "other")
+    # The same of folders, as the runner of Pyserini's searches has them.
+    manifest.require_searched_by(folder, path)
+    other.save(tmp_path / "other")
+    with pytest.raises(
+        DenseHNError, match=f"index: .* {made}, and .*other .* {given};"
+    ):
+        manifest.require_searched_by(folder, tmp_path / "other")
     manifest.require_corpus(folder, vectors.corpus, "c")
     with pytest.raises(DenseHNError, match="index: made from the corpus .*, and c is"):
         manifest.require_corpus(folder, corpus_digest({"a": "b"}), "c")
     (folder / "manifest.json").unlink()
     with pytest.raises(DenseHNError, match="manifest.json: what this index was made"):
         manifest.require_belongs(folder, encoder, path)
+    # Then only an encoder that was trained for an index knows of another.
+    manifest.require_searched_by(folder, tmp_path / "other")
+    for name, index in (
+        ("of-this", folder / "index"),
+        ("of-another", folder / "docid"),
+    ):
+        known = hashlib.sha256(index.read_bytes()).hexdigest()
+        other.settings.passage_encoder = f"index:{known}"
+        other.save(tmp_path / name)
+    manifest.require_searched_by(folder, tmp_path / "of-this")
+    with pytest.raises(DenseHNError, match="of-another was trained for another index"):
+        manifest.require_searched_by(folder, tmp_path / "of-another")
 
 
 def test_the_self_check_refuses_vectors_of_another_corpus(exported):

@@ -57,6 +57,9 @@ def test_no_java_is_one_clear_line(tmp_path, monkeypatch):
     [
         (["--encoder-class", "auto", "--pooling", "mean", "--l2-norm"], None),
         (["--encoder-class", "auto", "--pooling=mean", "--l2-norm"], None),
+        (["--encoder-class", "auto", "--pool", "mean", "--l2"], None),
+        (["--encoder-class", "sentence"], None),
+        (["--encoder-class", "contriever"], "would make other vectors"),
         (["--pooling", "mean", "--l2-norm"], None),
         (["--encoder-class", "auto", "--l2-norm"], "--pooling mean.*--pooling cls"),
         (["--encoder-class", "auto", "--pooling", "mean"], "--l2-norm.* would make"),
@@ -81,7 +84,7 @@ def test_a_search_is_as_the_encoder_was_trained(tmp_path, flags, message):
         *flags,
     ]
     with pytest.raises(DenseHNError, match=message) if message else nullcontext():
-        assert require_as_trained(words) == tmp_path / "star"
+        assert require_as_trained(words) == (tmp_path / "star", Path("x"))
 
 
 def test_a_search_with_others_encoders_is_left_alone(tmp_path):

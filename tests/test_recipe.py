@@ -59,10 +59,6 @@ def test_the_quickstart_is_found_and_changed(tmp_path):
         ("collection: {}\n", "give one of .*, folder"),
         ("collection: {pydoc: [json]}\nbm25: {k1: high}\n", "invalid float value"),
         ("collection: {pydoc: [json]}\nevaluate: {hits: 0}\n", "hits is 0"),
-        (
-            "collection: {pydoc: [json]}\nevaluate: {hits: 100}\n",
-            "R@1000 looks at 1000 hits, and hits is 100",
-        ),
         ("collection: {pydoc: [json]}\nbm25: 3\n", "expected `key: value` lines"),
         ("collection: [\n", "broken YAML"),
         ("- a\n", "expected the sections"),
@@ -226,6 +222,14 @@ def test_the_plan_of_a_branching_recipe(branching, tmp_path):
         *("wide.export", "again.export", "evaluate", "cards"),
     ]
     assert not list(tmp_path.glob("work/*"))
+
+
+def test_a_measure_of_more_hits_than_there_are_is_told_of(caplog):
+    recipe.EvaluateSection(hits=100, measures=["R@100", "RR@1000", "MAP"])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "evaluate: hits is 100, and RR@1000 looks at 1000: it is of the first 100"
+    ]
 
 
 def test_a_training_that_builds_on_others_has_another_order_of_topics(

@@ -469,6 +469,7 @@ def test_a_cross_encoder_goes_on_being_trained(one_label, two_labels, files, tmp
     [
         ({"eval_strategy": "steps"}, "not evaluated while it trains"),
         ({"eval_on_start": True}, "not evaluated while it trains"),
+        ({"metric_for_best_model": "RR@10"}, "no checkpoint is the best"),
         ({"eval_topics": "x"}, "unknown setting 'eval_topics'"),
         ({"scale": 20}, "unknown setting 'scale'"),
         ({"encode": "x"}, "unknown setting 'encode'; did you mean 'encoder'"),

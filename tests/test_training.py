@@ -83,6 +83,13 @@ def test_runs_of_another_corpus_are_told_of(bert, files, vectors, tmp_path, capl
             caplog.clear()
             commands.train(stage, argv)
             assert ("mined.txt: made from another corpus" in caplog.text) == told
+    # Another program wrote over the run, or beside it.
+    run.write_text(run.read_text().replace(" x\n", " y\n"))
+    for text in (record.read_text(), "[1]"):
+        record.write_text(text)
+        caplog.clear()
+        commands.train("star", star_argv(files, bert, tmp_path / "out", negatives=run))
+        assert "another corpus" not in caplog.text
 
 
 def test_cosines_without_a_scale_are_told_of(bert, files, tmp_path, caplog):
@@ -434,7 +441,7 @@ def test_bad_arguments_are_refused(files, change, message):
         (["--dropout", "10"], "dropout is 10.0; it is from 0 to below 1"),
         (
             ["--per_device_train_batch_size", "25", "--dataloader_drop_last", "true"],
-            "there are 24 queries, a batch has 25",
+            "a batch is of 25, there are 24",
         ),
     ],
 )

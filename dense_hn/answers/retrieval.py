@@ -30,8 +30,8 @@ def require_no_other(path: str | Path) -> None:
             start = [file.readline().split(b":")[0].strip() for _ in range(3)]
         if start[0] and (start[0] != b"{" or start[2] != b'"question"'):
             raise DenseHNError(
-                f"--output: {path}: is no retrieval JSON, and would be replaced by one; "
-                "name another file"
+                f"{path}: is no retrieval JSON, and would be replaced by one; name "
+                "another file"
             )
 
 

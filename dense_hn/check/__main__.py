@@ -43,7 +43,7 @@ from dense_hn.check.report import ERROR, INFORMATION, WARNING, Finding, Report
 from dense_hn.collections import collection, sources
 from dense_hn.collections.collection import Collection
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import whole_file
+from dense_hn.files import require_file_or_none, whole_file
 
 
 def read(source: str) -> tuple[str, Collection]:
@@ -131,6 +131,8 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="report to write, JSON")
     args = parser.parse_args()
+    if args.output:
+        require_file_or_none(args.output)
     runs = {path: trec.read_run(path) for path in args.runs}
     encoder = DenseEncoder.load(args.encoder) if args.encoder else None
     report = check(args.source, *read(args.source), runs, encoder)

@@ -34,7 +34,7 @@ from dense_hn.answers.files import read_answers
 from dense_hn.answers.match import Finder, finders, searchable
 from dense_hn.answers.passages import read_passages
 from dense_hn.evaluate import measures, significance, table
-from dense_hn.files import whole_file
+from dense_hn.files import require_file_or_none, whole_file
 from dense_hn.names import unknown
 
 log = logging.getLogger("dense_hn")
@@ -202,10 +202,8 @@ def main() -> None:
     names = name_runs(args.runs, args.names)
     if args.baseline is not None and args.baseline not in names:
         raise DenseHNError(f"--baseline: {unknown('run', args.baseline, names)}")
-    if args.per_query and Path(args.per_query).is_dir():
-        raise DenseHNError(f"--per_query: {args.per_query} is a folder; name a file")
     if args.per_query:
-        require_per_query(args.per_query)
+        require_per_query(require_file_or_none(args.per_query))
     asked = read_answers(args.answers, args.split) if args.answers else {}
     qrels = trec.read_qrels(args.qrels) if args.qrels else {qid: {} for qid in asked}
     named_by = args.qrels or args.answers

@@ -177,9 +177,14 @@ def tell_without_relevant(
         measure = parse(name)
         if measure.family != "Judged":
             levels.setdefault(measure.level, []).append(name)
-    highest = max(max(grades.values()) for grades in qrels.values())
+    highest = max(
+        (max(grades.values(), default=0) for grades in qrels.values()), default=0
+    )
+    # Those who say a level know that there are several.
     counted = [
-        name for name in levels.get(1, ()) if not FAMILIES[name.split("@")[0]].no_level
+        name
+        for name in levels.get(1, ())
+        if "(" not in name and not FAMILIES[parse(name).family].no_level
     ]
     if highest > 1 and counted:
         log.info(

@@ -17,8 +17,10 @@ from typing import Any
 
 from dense_hn import DenseHNError, __version__, provenance
 from dense_hn.encoder import DenseEncoder
+from dense_hn.encoder_settings import EncoderSettings
+from dense_hn.export.faiss_index import INDEX
 from dense_hn.files import digest, require_file
-from dense_hn.vectors import MANIFEST, Vectors
+from dense_hn.vectors import MANIFEST, UNKNOWN, Vectors
 
 FACTS = "encoder", "corpus", "passages", "dimension", "vectors", "dense_hn", "command"
 
@@ -79,6 +81,31 @@ def require_belongs(folder: str | Path, encoder: DenseEncoder, name: str) -> Non
         raise DenseHNError(
             f"{folder}: made from passages of the encoder {made_from[:12]}, and {name} "
             f"searches those of {theirs[:12]}; export vectors made with it"
+        )
+
+
+def require_searched_by(folder: str | Path, encoder: str | Path) -> None:
+    """The same check for folders of both, loading as little as it needs.
+
+    An index without a manifest is only told from the one that an encoder was trained for.
+
+    Raises:
+        DenseHNError: as :func:`require_belongs`.
+    """
+    folder = Path(folder)
+    trained_for = EncoderSettings.of(
+        EncoderSettings.saved(str(encoder))
+    ).passage_encoder
+    if (folder / MANIFEST).is_file():
+        if trained_for != read(folder)["encoder"]:
+            loaded = DenseEncoder.load(str(encoder), device="cpu")
+            require_belongs(folder, loaded, str(encoder))
+        return
+    index = folder / INDEX
+    known = trained_for.startswith(UNKNOWN) and index.is_file()
+    if known and trained_for != UNKNOWN + digest(index):
+        raise DenseHNError(
+            f"{folder}: {encoder} was trained for another index than this; name that"
         )
 
 

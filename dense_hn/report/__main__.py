@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 
 from dense_hn import DenseHNError, cli
-from dense_hn.files import whole_file
+from dense_hn.files import require_file_or_none, whole_file
 from dense_hn.report import figures, page
 from dense_hn.report.comparison import compare
 from dense_hn.train.places import Places
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or places.runs / "report.html"
     if output.suffix != ".html":
         raise DenseHNError(f"--output: {output}: name a file that ends in .html")
+    require_file_or_none(output)
     diagnoses = [page.diagnosis(folder) for folder in args.diagnosis]
     html = page.render(places, compare(places, args.topics), diagnoses)
     with whole_file(output) as part:

@@ -236,6 +236,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     supervision = Supervision(args)
     topics, qrels = supervision.topics, supervision.qrels
     learnt = taught(args, supervision)
+    training.require_a_batch(len(learnt))
     vectors, parameters = _passages(args, supervision)
     docids = vectors.docids
     pool = supervision.pool(docids)
@@ -247,6 +248,9 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         number = args.random_per_query
         drawn.append(RandomNegatives(pool, supervision.excluded, number, training.seed))
     corpus = _corpus(args, vectors)
+    known = vectors.corpus or (corpus_digest(corpus) if corpus else "")
+    if known:
+        provenance.tell_of_another_corpus(args.runs(), known, vectors.path)
     codes, evaluator = None, None
     if args.eval_topics:
 
@@ -302,8 +306,6 @@ def _passages(
     vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
     trec.require_known(supervision.qrels, vectors.docids, args.qrels, vectors.path)
     trec.require_known(supervision.teacher, vectors.docids, args.teacher, vectors.path)
-    if vectors.corpus:
-        provenance.tell_of_another_corpus(args.runs(), vectors.corpus, vectors.path)
     if args.form:
         asked = {} if args.pq_m is None else {"pq_m": args.pq_m}
         return vectors, faiss_index.settle(args.form, asked, *vectors.matrix.shape)

@@ -130,6 +130,11 @@ def check(_: Arguments, training: DenseTrainingArguments) -> None:
             "trains; leave them out, and score what `python -m dense_hn.rerank` makes of a "
             "run"
         )
+    if training.save_strategy == "best" or training.metric_for_best_model:
+        raise DenseHNError(
+            "--save_strategy best, --metric_for_best_model: nothing is evaluated, so that "
+            "no checkpoint is the best; leave them out"
+        )
 
 
 def train(args: Arguments, training: DenseTrainingArguments) -> None:
@@ -156,6 +161,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         for qid, text in supervision.topics.items()
         if args.random_per_query or any(qid in source for source in drawn)
     }
+    training.require_a_batch(len(topics))
     positives = {qid: trec.positives(supervision.qrels, qid) for qid in topics}
     dataset = JointDataset(topics, positives, drawn, random, training.seed)
     trainer = CrossTrainer(

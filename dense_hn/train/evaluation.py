@@ -93,7 +93,9 @@ class EvaluationArguments:
         evaluating = training.eval_strategy != "no"
         best = f"eval_{self.eval_measures[0]}"
         # "loss" is what transformers puts there by itself.
-        if training.metric_for_best_model not in (None, "loss", best):
+        if training.metric_for_best_model not in (
+            *(None, "loss", best, self.eval_measures[0]),
+        ):
             raise DenseHNError(
                 f"--metric_for_best_model {training.metric_for_best_model}: the best "
                 "weights are those of the first of --eval_measures; put it there instead"

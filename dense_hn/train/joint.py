@@ -173,6 +173,7 @@ def train(
     if args.topics_per_positive > 1:
         kind = partial(SharedDataset, topics_per_positive=args.topics_per_positive)
     dataset = kind(topics, positives, drawn, random, training.seed)
+    training.require_a_batch(len(dataset))
     _warn_of_a_batch_of_one(args, training, len(dataset))
     callbacks = [TellEpoch(dataset), *args.callbacks()]
     if args.refresh_steps or args.refresh_epochs:

@@ -16,6 +16,7 @@ stage, in the order of the file. Its name is the stage's, and it takes
   but for the other files, which the recipe itself fills in.
 """
 
+import logging
 import re
 import sysconfig
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from dense_hn.evaluate import measures
 from dense_hn.names import unknown
 from dense_hn.reading import open_text
 from dense_hn.train import arguments, commands
+
+log = logging.getLogger("dense_hn")
 
 # No splits to evaluate: what is trained on, and what the ledger calls other stages
 # of a system by.
@@ -83,9 +86,9 @@ class EvaluateSection:
         for measure in self.measures:
             cut = measures.parse(measure).cut
             if cut is not None and cut > self.hits:
-                raise DenseHNError(
-                    f"evaluate: {measure} looks at {cut} hits, and hits is {self.hits}; "
-                    "raise hits, or name a measure of fewer"
+                log.warning(
+                    "evaluate: hits is %d, and %s looks at %d: it is of the first %d",
+                    *(self.hits, measure, cut, self.hits),
                 )
 
 

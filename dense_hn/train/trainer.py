@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from dense_hn import DenseHNError, costs, provenance
+from dense_hn import costs, provenance
 from dense_hn.cross_encoder import CrossEncoder
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
@@ -228,16 +228,9 @@ def fit(
 
     Raises:
         DenseHNError: there are checkpoints of another training in this one's place; what
-            is to be gone on from is no checkpoint; no batch of the size would be full and
-            those that are not are dropped.
+            is to be gone on from is no checkpoint.
     """
     args = trainer.args
-    total, batch = len(trainer.train_dataset), args.train_batch_size * args.world_size
-    if args.dataloader_drop_last and total < batch:
-        raise DenseHNError(
-            f"--dataloader_drop_last: there are {total} queries, a batch has {batch}, and "
-            "nothing would be left; leave it out, or take a smaller batch"
-        )
     folder, facts = Path(args.output_dir), checkpoints.made_from(made, args)
     given = Path(args.resume_from_checkpoint or "").resolve()
     inside = folder.resolve() in given.parents

@@ -186,6 +186,19 @@ class DenseTrainingArguments(TrainingArguments):
             if getattr(self, name):
                 raise DenseHNError(f"--{name}: {reason}; leave it out")
 
+    def require_a_batch(self, total: int) -> None:
+        """Refuse to drop batches that are not whole where no other would be left.
+
+        Args:
+            total: of what batches are made: queries, or positives that share theirs.
+        """
+        batch = self.per_device_train_batch_size * self.world_size
+        if self.dataloader_drop_last and total < batch:
+            raise DenseHNError(
+                f"--dataloader_drop_last: a batch is of {batch}, there are {total}, and "
+                "nothing would be left; leave it out, or take a smaller batch"
+            )
+
     def require_replaceable(self, source: str, holds: str = FILE) -> None:
         """Refuse an output folder with other things in it, before the training.
 
