@@ -34,10 +34,14 @@ def test_step_by_step(corpus, topics, qrels, roberta, tmp_path, monkeypatch, cap
         for of in (topics, qrels)
     )
     made = Collection(corpus=corpus, topics=topics, qrels=qrels)
-    collection.write(made, tmp_path / "c")
+    collection.write(made, tmp_path / "made")
+    (tmp_path / "made/corpus/corpus.jsonl").rename(tmp_path / "corpus.jsonl")
+    for split in splits:
+        (tmp_path / f"made/topics.{split}.tsv").rename(tmp_path / f"{split}.tsv")
+        (tmp_path / f"made/qrels.{split}.txt").rename(tmp_path / f"{split}.qrels")
     monkeypatch.chdir(tmp_path)
     commands = step_by_step()
-    assert len(commands) == 10
+    assert len(commands) == 11
     for python, m, module, *arguments in commands:
         assert (python, m) == ("python", "-m")
         if "roberta-base" in arguments:

@@ -161,8 +161,8 @@ def table(collections: Mapping[str, Mapping[str, System]]) -> str:
         "",
         (
             "Mean over the topics and seeds, ± the seeds' standard deviation. In brackets: "
-            f"p of {OURS} against it, paired t-test on topics, each topic's mean over the "
-            f"seeds; Holm-corrected for all {len(p)} comparisons."
+            f"p of the difference to {OURS}, whichever is higher: paired t-test on topics, each "
+            f"topic's mean over the seeds; Holm-corrected for all {len(p)} comparisons."
         ),
     ]
     against = [
