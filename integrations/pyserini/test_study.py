@@ -4,12 +4,14 @@ import gzip
 import json
 import math
 import re
+import subprocess
 import sys
 
 import holm_by_hand
 import pytest
 import results
 import study
+from replay import run_here
 from scipy.stats import ttest_rel
 
 from dense_hn import trec
@@ -233,3 +235,19 @@ def test_the_pages_say_what_the_kept_runs_say(monkeypatch, capsys):
     assert f"\n{printed}\n" in page.read_text()
     summary = printed.partition("\n### ")[0]
     assert f"\n{summary.strip()}\n" in (results.ROOT / "README.md").read_text()
+
+
+def test_the_kept_runs_of_hybrid_search_give_the_printed_table(monkeypatch, capsys):
+    blocks = (study.HERE / "study.md").read_text().split("```")
+    place = next(n for n, text in enumerate(blocks) if "fairytaleqa-longer" in text)
+    *_, line = blocks[place].strip().splitlines()
+    expanded = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {line}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    monkeypatch.chdir(results.ROOT)
+    _, _, module, *words = expanded.stdout.splitlines()
+    run_here(module, words)
+    assert capsys.readouterr().out.strip() == blocks[place + 2].strip()
