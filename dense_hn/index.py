@@ -172,7 +172,15 @@ def _open(path: Path) -> "faiss.Index":
                 f"{path}: a binary index, which compares bits and has no vectors to "
                 f"train with; {INSTEAD}"
             )
-    return faiss.read_index(str(path))
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
+        return faiss.read_index(str(path))
+    # No part of an index is larger than its file; a broken one may ask for all memory.
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+    try:
+        return faiss.read_index(str(path))
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ raises nothing but DenseHNError, and what it accepts stands in the file.
 import gzip
 import json
 import math
+import resource
 import shutil
+import struct
 import unicodedata
 from pathlib import Path
 
@@ -366,6 +368,19 @@ def test_indexes(kind, data, indexes, tmp_path):
         return
     best = (queries @ read.matrix.numpy().T).max(axis=1)
     np.testing.assert_allclose(index.search(queries, 1)[0][:, 0], best, rtol=0.02)
+
+
+def test_an_index_gets_no_more_memory_than_its_file_has(indexes, tmp_path):
+    """Two thousand million numbers, by what it says, of 4,800."""
+    content = (indexes["Flat"] / "index").read_bytes()
+    said, more = (struct.pack("<q", number) for number in (300 * 16, 2**31))
+    assert content.count(said) == 1
+    (tmp_path / "index").write_bytes(content.replace(said, more))
+    shutil.copy(indexes["Flat"] / "docid", tmp_path / "docid")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DenseHNError, match="index: faiss cannot read it"):
+        read_index(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
 
 
 @pytest.mark.parametrize(
