@@ -244,7 +244,7 @@ def test_commands_are_refused_when_pyserini_would_read_otherwise():
 
 def test_lucene_takes_vectors_of_length_one_only(bert, corpus, tmp_path, monkeypatch):
     """Refused before Java is looked for; the first wrong one is named."""
-    monkeypatch.delattr(lucene.pyserini, "java_home")
+    monkeypatch.delattr(lucene.java, "java_home")
     encoder = DenseEncoder.load(str(bert), l2_norm=False)
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors")
     with pytest.raises(
