@@ -182,16 +182,18 @@ def rerank(
         for qid, hits in run.items()
     }
     qids = list(run)
-    groups = [qids[n : n + TOPICS] for n in range(0, len(qids), TOPICS)]
+    pairs = [
+        {qid: wanted[qid] for qid in qids[n : n + TOPICS]}
+        for n in range(0, len(qids), TOPICS)
+    ]
     parted = {**made_from, "depth": deepest, "topics_of_a_part": TOPICS}
     parted["dense_hn"] = __version__
     with costs.Costs() as spent, ranks.parts(output, parted) as parts:
-        pairs = [{qid: wanted[qid] for qid in group} for group in groups]
         _score_parts(cross, parts, pairs, topics, corpus, half, tag)
         if not rank:
             for depth, path in missing.items():
                 cut = None if qrels_path else depth
-                trec.write_run(path, _rows(run, parts, groups, cut), tag)
+                trec.write_run(path, _rows(run, parts, pairs, cut), tag)
     if not rank:
         for depth, path in missing.items():
             provenance.record(path, {**made_from, "depth": depth}, spent.facts())
@@ -210,11 +212,11 @@ def _taught(run: trec.Run, qrels: trec.Qrels, depth: int | None) -> trec.Run:
 def _rows(
     run: trec.Run,
     parts: Path,
-    groups: Sequence[Sequence[str]],
+    pairs: Sequence[Mapping[str, Sequence[str]]],
     depth: int | None,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Each topic's hits in the order of the scores that are in the parts."""
-    for number, group in enumerate(groups):
+    for number, group in enumerate(pairs):
         scores = trec.read_run(parts / str(number))
         for qid in group:
             yield qid, reordered(run[qid], scores[qid], depth)

@@ -120,16 +120,11 @@ def check(args: JointArguments, training: DenseTrainingArguments) -> None:
             "refresh_steps: the workers of --dataloader_num_workers would not hear of "
             "new negatives; leave it at 0, or give refresh_epochs"
         )
-    if not args.draws() and _batch(training) == 1:
+    if not args.draws() and training.whole_batch() == 1:
         raise DenseHNError(
             "a batch of one query has no in-batch negatives; raise "
             "--per_device_train_batch_size, or give negatives or random_per_query"
         )
-
-
-def _batch(training: DenseTrainingArguments) -> int:
-    """Queries, or positives, of a batch, which all processes see."""
-    return training.per_device_train_batch_size * training.world_size
 
 
 def train(
@@ -221,7 +216,7 @@ def _encoder(args: JointArguments) -> DenseEncoder:
 def _warn_of_a_batch_of_one(
     args: JointArguments, training: DenseTrainingArguments, total: int
 ) -> None:
-    left = total % _batch(training)
+    left = total % training.whole_batch()
     if left == 1 and not args.draws() and not training.dataloader_drop_last:
         log.warning(
             "the last batch of each epoch has one positive, and so no negative, and teaches "

@@ -189,26 +189,27 @@ class CountUpdates(TrainerCallback):
 
 def log_of(encoder_dir: str | Path) -> Path:
     """Where losses and evaluations of a training are, a JSON object a line."""
-    folder = Path(encoder_dir)
-    return folder.with_name(f"{folder.name}.log.jsonl")
+    return _beside(encoder_dir, "log.jsonl")
 
 
 def costs_of(encoder_dir: str | Path) -> Path:
     """Where a training's costs.Costs.facts are, as JSON."""
-    folder = Path(encoder_dir)
-    return folder.with_name(f"{folder.name}.costs.json")
+    return _beside(encoder_dir, "costs.json")
 
 
 def made_from_of(encoder_dir: str | Path) -> Path:
     """Where the command and checkpoints.made_from of a training are, as JSON."""
-    folder = Path(encoder_dir)
-    return folder.with_name(f"{folder.name}.made_from.json")
+    return _beside(encoder_dir, "made_from.json")
 
 
 def board_of(encoder_dir: str | Path) -> Path:
     """Where TensorBoard finds a training, while it goes on and afterwards."""
+    return _beside(encoder_dir, "tensorboard")
+
+
+def _beside(encoder_dir: str | Path, kind: str) -> Path:
     folder = Path(encoder_dir)
-    return folder.with_name(f"{folder.name}.tensorboard")
+    return folder.with_name(f"{folder.name}.{kind}")
 
 
 def fit(

@@ -186,13 +186,17 @@ class DenseTrainingArguments(TrainingArguments):
             if getattr(self, name):
                 raise DenseHNError(f"--{name}: {reason}; leave it out")
 
+    def whole_batch(self) -> int:
+        """Queries, or positives, of a batch, which all processes see."""
+        return self.per_device_train_batch_size * self.world_size
+
     def require_a_batch(self, total: int) -> None:
         """Refuse to drop batches that are not whole where no other would be left.
 
         Args:
             total: of what batches are made: queries, or positives that share theirs.
         """
-        batch = self.per_device_train_batch_size * self.world_size
+        batch = self.whole_batch()
         if self.dataloader_drop_last and total < batch:
             raise DenseHNError(
                 f"--dataloader_drop_last: a batch is of {batch}, there are {total}, and "

@@ -53,6 +53,10 @@ class System:
         """Over topics and seeds."""
         return float(self.values[measure].mean())
 
+    def by_topic(self) -> np.ndarray:
+        """[topics] the first measure, each topic's mean over the seeds."""
+        return self.values[FIRST].mean(axis=0)
+
     def on(self, known: bool) -> str:
         """The mean of the first measure on the topics that are known, or are not."""
         return f"{self.values[FIRST][:, self.known == known].mean():.4f}"
@@ -122,8 +126,7 @@ def corrected(
 
 def by_topics(ours: System, theirs: System) -> float:
     """p of a paired t-test, each topic's mean over the seeds."""
-    of = [one.values[FIRST].mean(axis=0) for one in (ours, theirs)]
-    return significance.t_test(*of)
+    return significance.t_test(ours.by_topic(), theirs.by_topic())
 
 
 def by_passages(ours: System, theirs: System) -> float:
@@ -133,8 +136,7 @@ def by_passages(ours: System, theirs: System) -> float:
     standard error is that of sums over groups (Liang and Zeger, 1986; with G / (G - 1) and
     G - 1 degrees of freedom), which is the paired t-test where each topic is a group.
     """
-    of = [one.values[FIRST].mean(axis=0) for one in (ours, theirs)]
-    difference = of[0] - of[1]
+    difference = ours.by_topic() - theirs.by_topic()
     around = np.bincount(ours.asked, weights=difference - difference.mean())
     groups = len(around)
     error = math.sqrt(groups / (groups - 1) * (around @ around))
