@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dense_hn import DenseHNError, anserini, cli, costs, java, provenance, trec
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
+from dense_hn.collections.passages import by_document
 from dense_hn.files import digest, require_folder, whole_folder
 from dense_hn.ids import require_from_one
 from dense_hn.reading import read_object
@@ -130,10 +131,12 @@ def mine(
     tag: str,
     k1: float = K1,
     b: float = B,
+    max_passage: bool = False,
 ) -> None:
     """Write :func:`search`'s run, and what it was made from (``OUTPUT.json``).
 
-    Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's.
+    Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's. With
+    ``max_passage`` the run is of documents (dense_hn.collections.passages).
     Nothing is done when it was made from the same corpus, topics and settings.
 
     Raises:
@@ -151,6 +154,8 @@ def mine(
         )
     topics = trec.read_topics(topics_path)
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
+    if max_passage:
+        made_from["max_passage"] = True
     manifest = folder / MANIFEST
     if manifest.is_file():
         made_from |= read_object(manifest, "manifest of the index")
@@ -158,7 +163,10 @@ def mine(
             log.info("%s is there, made from the same index and topics", output)
             return
     with costs.Costs() as spent:
-        trec.write_run(output, search(folder, topics, hits, k1, b), tag)
+        found = search(folder, topics, hits, k1, b)
+        if max_passage:
+            found = ((qid, by_document(scored)) for qid, scored in found)
+        trec.write_run(output, found, tag)
     provenance.record(output, made_from, spent.facts())
 
 

@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from dense_hn import __version__, cli, costs, provenance, ranks, search, trec
+from dense_hn.collections.passages import by_document
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, forget_parts, whole_file
@@ -114,8 +115,12 @@ def mine(
     tag: str,
     qrels_path: str | Path | None = None,
     fp16: bool = False,
+    max_passage: bool = False,
 ) -> None:
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
+
+    With ``max_passage`` the run is of documents, each with its best passage's score
+    (dense_hn.collections.passages); there are fewer of them than ``hits``.
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
     corpus, index, topics and qrels, in the same precision and with the same tag. After a run that was stopped, those topics are not
@@ -147,6 +152,7 @@ def mine(
         "hits": hits,
         "fp16": fp16,
         "tag": tag,
+        **({"max_passage": True} if max_passage else {}),
     }
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
@@ -164,6 +170,8 @@ def mine(
         found = retrieve(
             encoder, vectors, topics, hits, qrels, fp16=fp16, first=done * BATCH
         )
+        if max_passage:
+            found = ((qid, by_document(scored)) for qid, scored in found)
         if ranks.place()[0]:
             # The other processes search, and one writes.
             deque(found, maxlen=0)

@@ -132,6 +132,7 @@ def search_command(
     topics: str | Path,
     output: str | Path,
     hits: int = 1000,
+    max_passage: bool = False,
 ) -> list[str]:
     """Arguments of ``pyserini.search.faiss`` that search the index as we do.
 
@@ -148,6 +149,7 @@ def search_command(
         topics: as trec.for_pyserini gives it.
         output: run file that Pyserini will write.
         hits: documents per topic.
+        max_passage: whether passages are searched, and the run is of their documents.
     """
     require_plain(encoder, index, topics, settings.architecture)
     if settings.tokenization != "own" and not (Path(encoder) / FILE).is_file():
@@ -159,7 +161,10 @@ def search_command(
     flags = _flags(settings)
     command = [*flags[:2], "--encoder", str(encoder), *flags[2:]]
     command += ["--index", str(index), "--topics", str(topics), "--output", str(output)]
-    return [*command, "--hits", str(hits)]
+    command += ["--hits", str(hits)]
+    return command + (
+        ["--max-passage", "--max-passage-hits", str(hits)] if max_passage else []
+    )
 
 
 def _flags(told: EncoderSettings | argparse.Namespace) -> list[str]:

@@ -2,13 +2,14 @@
 
 ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``)
 and ``qrels/SPLIT.tsv`` (see dense_hn.trec). A passage is title, blank and text, as BEIR's
-own models read it.
+own models read it; with ``{folder: FOLDER, titles: false}`` its text alone.
 
 Source of the format: Thakur et al., arXiv 2104.08663, and the package beir.
 """
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
@@ -20,18 +21,18 @@ log = logging.getLogger("dense_hn")
 SPLITS = ("train", "dev", "test")
 
 
-def read(source: str | Path) -> Collection:
+def read(value: Any) -> Collection:
     """Read a BEIR folder; documents and queries may be without text.
 
     Args:
-        source: the folder.
+        value: the folder, or a mapping as above.
 
     Raises:
         DenseHNError: a file or a field that is missing, an id that occurs twice or has
             white space, text that is no Unicode, a judgement of a document or a query that
             there is not.
     """
-    source = require_folder(source, "BEIR folder")
+    source, with_titles = _parse(value)
     for path in sorted((source / "qrels").glob("*.tsv")):
         if path.stem not in SPLITS:
             log.warning(
@@ -43,7 +44,7 @@ def read(source: str | Path) -> Collection:
     paths = {split: _qrels_file(source, split) for split in splits(source)}
     qrels = {split: trec.read_qrels(path) for split, path in paths.items()}
     texts, _ = _texts(queries)
-    corpus, titled = _texts(documents)
+    corpus, titled = _texts(documents, with_titles)
     for split, judged in qrels.items():
         trec.require_covered(judged, texts, paths[split], queries, "text")
         trec.require_known(judged, corpus, paths[split], documents)
@@ -51,39 +52,51 @@ def read(source: str | Path) -> Collection:
     return Collection(corpus=corpus, topics=topics, qrels=qrels, titled=titled)
 
 
-def splits(source: str | Path) -> dict[str, bool]:
+def splits(value: Any) -> dict[str, bool]:
     """Split to whether it is judged, which it always is.
 
     Raises:
         DenseHNError: no such folder, or no qrels in it.
     """
-    source = require_folder(source, "BEIR folder")
+    source, _ = _parse(value)
     found = {split: True for split in SPLITS if _qrels_file(source, split).exists()}
     if not found:
         raise DenseHNError(f"{source}: no qrels/train.tsv, dev.tsv or test.tsv in it")
     return found
 
 
-def digests(source: str | Path) -> list[str]:
+def digests(value: Any) -> list[str]:
     """Digests of the files that :func:`read` reads."""
-    source = require_folder(source, "BEIR folder")
+    source, _ = _parse(value)
     files = [source / "corpus.jsonl", source / "queries.jsonl"]
     files += sorted((source / "qrels").glob("*.tsv"))
     return [digest(require_file(path, "part of a BEIR folder")) for path in files]
 
 
-def _qrels_file(source: str | Path, split: str) -> Path:
-    return Path(source) / "qrels" / f"{split}.tsv"
+def _parse(value: Any) -> tuple[Path, bool]:
+    """The folder, and whether titles are read."""
+    given = dict(value) if isinstance(value, dict) else {"folder": value}
+    folder, titles = given.pop("folder", None), given.pop("titles", True)
+    if given or not isinstance(folder, str | Path) or not isinstance(titles, bool):
+        raise DenseHNError(
+            f"beir: expected a path, got {value!r}; quote it, or give {{folder: PATH, titles: "
+            "false}"
+        )
+    return require_folder(folder, "BEIR folder"), titles
 
 
-def _texts(path: Path) -> tuple[dict[str, str], int]:
-    """Id to title and text of every line, and how many have a title."""
+def _qrels_file(source: Path, split: str) -> Path:
+    return source / "qrels" / f"{split}.tsv"
+
+
+def _texts(path: Path, with_titles: bool = True) -> tuple[dict[str, str], int]:
+    """Id to title and text of every line, and how many have a title that is read."""
     texts: dict[str, str] = {}
     titled = 0
     for where, line in reading.lines(path, "part of a BEIR folder"):
         fields = reading.parsed(line, where)
         name, text = fields.get("_id"), fields.get("text")
-        title = fields.get("title") or ""
+        title = (fields.get("title") or "") if with_titles else ""
         if not all(isinstance(value, str) for value in (name, text, title)):
             raise DenseHNError(
                 f'{where}: expected {{"_id": "…", "text": "…"}} with strings'

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dense_hn import DenseHNError
-from dense_hn.collections import beir, collection, dpr, files, ir, pydoc
+from dense_hn.collections import beir, collection, dpr, files, ir, passages, pydoc
 from dense_hn.collections.collection import DEV, TRAIN, Collection
 from dense_hn.names import unknown
 
@@ -19,8 +19,10 @@ from dense_hn.names import unknown
 KINDS = {"beir": beir, "dpr": dpr, "files": files, "ir_datasets": ir, "pydoc": pydoc}
 # A collection folder, which is taken as it is.
 FOLDER = "folder"
+# Another source's documents, cut: dense_hn.collections.passages.
+PASSAGES = "passages"
 # All that a source may be named by.
-NAMES = (*KINDS, FOLDER)
+NAMES = (*KINDS, FOLDER, PASSAGES)
 
 
 def parse(spec: str) -> tuple[str, Any]:
@@ -49,8 +51,13 @@ def settled(kind: str, value: Any) -> Any:
     Raises:
         DenseHNError: a folder that is no word.
     """
-    if kind in (FOLDER, "beir") and not isinstance(value, str):
+    if kind == FOLDER and not isinstance(value, str):
         raise DenseHNError(f"{kind}: expected a path, got {value!r}; quote it")
+    if kind == PASSAGES:
+        of, documents, words, overlap = passages.parse(value)
+        if of not in KINDS:
+            raise DenseHNError(f"passages: of: {unknown('source', of, KINDS)}")
+        return {"of": {of: settled(of, documents)}, "words": words, "overlap": overlap}
     if isinstance(value, dict):
         return {str(name): named for name, named in value.items()}
     return value
@@ -58,11 +65,15 @@ def settled(kind: str, value: Any) -> Any:
 
 def read(kind: str, value: Any) -> Collection:
     """A collection with everything that its source holds."""
+    if kind == PASSAGES:
+        of, documents, words, overlap = passages.parse(value)
+        return passages.cut(read(of, documents), words, overlap)
     return collection.read(value) if kind == FOLDER else KINDS[kind].read(value)
 
 
 def digests(kind: str, value: Any) -> list[str]:
     """What :func:`build` depends on."""
+    kind, value = _uncut(kind, value)
     return KINDS[kind].digests(value)
 
 
@@ -70,17 +81,23 @@ def splits(kind: str, value: Any) -> dict[str, bool]:
     """Split to whether it is judged: of what :func:`build` makes, or of a folder."""
     if kind == FOLDER:
         return collection.splits(value)
+    kind, value = _uncut(kind, value)
     there = KINDS[kind].splits(value)
     if there.get(TRAIN) and DEV not in there:
         there[DEV] = True
     return there
 
 
+def _uncut(kind: str, value: Any) -> tuple[str, Any]:
+    """The source of the documents, where they are cut."""
+    return passages.parse(value)[:2] if kind == PASSAGES else (kind, value)
+
+
 def build(kind: str, value: Any, folder: str | Path) -> None:
     """Write the usable part of a source as a collection folder, and log what it is.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: one of ``NAMES``.
         value: as the kind's ``read`` takes it.
         folder: to write; see dense_hn.collections.collection.
 

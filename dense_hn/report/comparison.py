@@ -7,6 +7,7 @@ from itertools import chain, combinations
 
 from dense_hn import DenseHNError, trec
 from dense_hn.collections.corpus import read_corpus
+from dense_hn.collections.passages import starts
 from dense_hn.evaluate import measures
 from dense_hn.evaluate.table import UNTRAINED
 from dense_hn.train.places import Places
@@ -77,6 +78,8 @@ def compare(places: Places, most: int) -> Comparison:
     hits = {qid: {name: of[qid] for name, of in first.items()} for qid in kept}
     relevant = {qid: trec.positives(qrels, qid) for qid in kept}
     corpus = read_corpus(places.corpus)
+    if places.max_passage:
+        corpus = starts(corpus)
     listed = {
         qid: dict.fromkeys(chain(relevant[qid], *hits[qid].values())) for qid in kept
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_hn import DenseHNError, bm25, cross_encoder, java, trec
-from dense_hn.collections import sources
+from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.cross_encoder import CrossEncoder
@@ -36,7 +36,7 @@ from dense_hn.train.training_arguments import DenseTrainingArguments
 from dense_hn.vectors import Vectors
 
 # Settings that name runs of the training topics.
-RUNS = ("negatives", "teacher")
+RUNS = ("negatives", "teacher", "positives")
 # What stands before the name of a run that the collection brings.
 BROUGHT = "collection:"
 # Between the seeds that order the topics of a training and of one that builds on it: each
@@ -100,6 +100,11 @@ class Pipeline(Places):
         if self._evaluated():
             self.splits = list(dict.fromkeys([self.split, "dev"]))
         if recipe.rerank.model:
+            if self.max_passage:
+                raise DenseHNError(
+                    "rerank: reads what a run lists, and runs of passages list their "
+                    "documents; remove the section"
+                )
             cross_encoder.require(recipe.rerank.model)
         for name in recipe.rerank.systems:
             if name not in self._scored():
@@ -400,6 +405,7 @@ class Pipeline(Places):
             trec.for_pyserini(topics, self.work / f"topics.{self.split}.json"),
             output=self.runs / f"pyserini-{name}.{self.split}.txt",
             hits=self.recipe.evaluate.hits,
+            max_passage=self.max_passage,
         )
 
     def _digests(self, *files: Path) -> list[str]:
@@ -452,7 +458,8 @@ class Pipeline(Places):
     def _search_bm25(self, split: str, hits: int) -> None:
         index, topics = self.index("bm25"), self.topics(split)
         output, section = self.hits("bm25", split), self.recipe.bm25
-        bm25.mine(index, topics, hits, output, "bm25", section.k1, section.b)
+        folded = self._of_documents(split)
+        bm25.mine(index, topics, hits, output, "bm25", section.k1, section.b, folded)
 
     def _base_key(self) -> list:
         return [self.source, self.encoder_settings, _folder_digests(self.source)]
@@ -471,7 +478,12 @@ class Pipeline(Places):
         # Filters compare negatives with the positives' scores.
         qrels = self.judged(split) if split == "train" else None
         topics, output = self.topics(split), self.hits(name, split)
-        mine(encoder, vectors, topics, hits, output, name, qrels)
+        folded = self._of_documents(split)
+        mine(encoder, vectors, topics, hits, output, name, qrels, max_passage=folded)
+
+    def _of_documents(self, split: str) -> bool:
+        """Whether runs of these topics are of whole documents, where passages are searched."""
+        return self.max_passage and split != "train"
 
     def _export(self, space: str) -> None:
         vectors = Vectors.load(self.vectors(space))
@@ -500,6 +512,8 @@ class Pipeline(Places):
 
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
+        if self.max_passage:
+            qrels = {qid: passages.by_document(judged) for qid, judged in qrels.items()}
         trec.write_qrels(self.qrels, qrels)
         measures.tell_without_relevant(qrels, self.recipe.evaluate.measures)
         runs = []

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dense_hn import DenseHNError, trec
+from dense_hn.collections import passages
 from dense_hn.false_negatives import Filter, Report, suspects
 
 log = logging.getLogger("dense_hn")
 
-TEACHER = "teacher"
+TEACHER, POSITIVES = "teacher", "positives"
 
 
 @dataclass(kw_only=True)
@@ -55,6 +56,14 @@ class SupervisionArguments:
             "help": "Negatives are only documents that are relevant to some training "
             "query. Otherwise those that none asks for, as all of a test's may be, are "
             "only ever pushed away, which tells where queries are many and documents few."
+        },
+    )
+    positives: str | None = field(
+        default=None,
+        metadata={
+            "help": "TREC run that tells which passage of a relevant document (D#0, D#1, …) "
+            "is: the one that it has highest. The document's others are neither relevant nor "
+            "negatives."
         },
     )
     teacher: str | None = field(
@@ -113,8 +122,8 @@ class SupervisionArguments:
         self.filter()
 
     def runs(self) -> list[str]:
-        """The runs of negatives, and the teacher's."""
-        return [*self.negatives, *([self.teacher] if self.teacher else [])]
+        """All runs that it reads."""
+        return [*self.negatives, *filter(None, (self.teacher, self.positives))]
 
     def uses_teacher(self) -> bool:
         """Whether anything here looks at the teacher's scores."""
@@ -150,16 +159,37 @@ class Supervision:
         self.excluded = {
             qid: set(trec.positives(self.qrels, qid)) for qid in self.topics
         }
-        # The only documents that are negatives, if not all are.
-        self._pool = set().union(*self.excluded.values()) if args.judged_only else None
         # What each source made suspicious: docids by query.
         self._suspects: dict[str, Mapping[str, AbstractSet[str]]] = {}
+        if args.positives:
+            self._choose(args)
+        # The only documents that are negatives, if not all are.
+        self._pool = (
+            {d for qid in self.topics for d in trec.positives(self.qrels, qid)}
+            if args.judged_only
+            else None
+        )
         if args.teacher:
             self.teacher = trec.read_run(args.teacher)
             trec.tell_uncovered(
                 self.topics, self.teacher, args.topics, args.teacher, "hit"
             )
             self.exclude(self.teacher, args.filter(), TEACHER)
+
+    def _choose(self, args: SupervisionArguments) -> None:
+        """Let the best passage alone of a relevant document be relevant."""
+        run = trec.read_run(args.positives)
+        trec.tell_uncovered(self.topics, run, args.topics, args.positives, "hit")
+        self.qrels = passages.best(self.qrels, run)
+        others = {
+            qid: relevant.difference(self.qrels[qid])
+            for qid, relevant in self.excluded.items()
+        }
+        self.leave_out(others, POSITIVES)
+        log.info(
+            "%s: of relevant documents the best passage each; their %d others are left out",
+            *(args.positives, sum(map(len, others.values()))),
+        )
 
     def pool(self, docids: Sequence[str]) -> Sequence[str]:
         """Those of these documents that negatives are taken from, in their order."""

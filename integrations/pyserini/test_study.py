@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import holm_by_hand
 import pytest
@@ -97,6 +98,33 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     )
     assert costs["warmup"]["seconds"] > ledger["warmup"]["seconds"]
     assert costs[results.ALTERNATIVE]["seconds"] > 0
+
+
+@pytest.mark.usefixtures("pyserini_here")
+def test_a_small_study_of_passages(
+    tmp_path, monkeypatch, capsys, corpus, topics, qrels
+):
+    """Trained and searched as passages; what is kept is of documents."""
+    write_beir(tmp_path / "made", corpus, topics, qrels)
+    name = "made-passages"
+    monkeypatch.setattr(study, "BUDGETS", {name: replace(MADE, words=4, overlap=1)})
+    argv = ["study.py", "--collections", str(tmp_path), "--seeds", "1"]
+    argv += ["--output", str(tmp_path / "out"), "--stages", results.STATIC]
+    monkeypatch.setattr(sys, "argv", argv)
+    study.main()
+    folder = tmp_path / "out" / results.RUNS / name
+    for path in folder.glob("*.txt.gz"):
+        assert set().union(*trec.read_run(path).values()) <= corpus.keys()
+    known = tmp_path / "out" / results.QRELS / f"{name}.known.txt"
+    assert known.read_text().split() == [list(topics)[-1]]
+    _, rows = tables_of(monkeypatch, capsys, tmp_path / "out")
+    table = tmp_path / "out" / name / "1/runs/study/table.test.json"
+    for row in json.loads(table.read_text())["rows"]:
+        assert rows[row["name"]][1] == f"{row['cells']['nDCG@10']['mean']:.4f}"
+    assert rows.keys() == {
+        *("BM25", "untrained", "warmup", results.STATIC),
+        results.ALTERNATIVE,
+    }
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from transformers.hf_argparser import string_to_bool
 
 from dense_hn import cli, costs, trec
 from dense_hn.collections import collection
+from dense_hn.collections.passages import best
 from dense_hn.encode import COSTS
 from dense_hn.encoder import set_dropout
 from dense_hn.encoder_settings import EncoderSettings
@@ -65,6 +66,8 @@ def mined(
     where no corpus is given.
     """
     topics, qrels = read.topics["train"], read.qrels["train"]
+    if args.positives:
+        qrels = best(qrels, trec.read_run(args.positives))
     pairs = [
         (topics[qid], read.corpus[docid])
         for qid in topics
@@ -128,6 +131,9 @@ def main() -> None:
         const=True,
         default=False,
         help="mine relevant passages alone",
+    )
+    parser.add_argument(
+        "--positives", help="run: a document's best passage alone is relevant"
     )
     parser.add_argument("--dropout", type=float, default=None, help="the model's")
     parser.add_argument("--sampling", choices=["random", "top"], default="random")

@@ -25,6 +25,7 @@ import yaml
 from results import ALTERNATIVE, OURS, QRELS, RUNS, STATIC, UNTRAINED
 
 from dense_hn import DenseHNError, cli, trec
+from dense_hn.collections import passages
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
@@ -38,6 +39,9 @@ HERE = Path(__file__).parent
 # Hits of a topic in the runs that are kept.
 DEPTH = 20
 SEEDS = (42, 43, 44)
+# Whose best passage of a relevant document is the relevant one: for the warm-up, which is
+# what the others go on from, and for them.
+POSITIVES = {True: "bm25", False: "warmup"}
 # Evaluation while training, after which the last weights are kept as without it.
 CURVES = {
     "eval_strategy": "steps",
@@ -47,8 +51,9 @@ CURVES = {
     "eval_share": 0.1,
     "load_best_model_at_end": False,
 }
-# The collection that is made here.
+# The collection that is made here, and those whose documents are cut.
 PYDOC = "pydoc"
+PASSAGES = "-passages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,9 @@ class Budget:
     judged_only: bool = False
     # Queries that a passage is encoded for at once, in training both sides.
     topics_per_positive: int = 1
+    # Of a passage, and of the overlap of two, where documents are cut, their titles left out.
+    words: int = 0
+    overlap: int = 0
 
 
 BUDGETS = {
@@ -83,6 +91,19 @@ BUDGETS = {
         alternative=170,
         judged_only=True,
         topics_per_positive=4,
+    ),
+    "fairytaleqa-passages": Budget(
+        length=128,
+        cut=96,
+        batch=32,
+        warmup=60,
+        steps=120,
+        adore=200,
+        alternative=350,
+        judged_only=True,
+        topics_per_positive=2,
+        words=60,
+        overlap=20,
     ),
     "nl2bash": Budget(
         length=128,
@@ -145,6 +166,8 @@ def filled(
             "warmup_steps": steps // 10,
             "seed": seed,
         }
+        if budget.words:
+            trainings[stage]["positives"] = POSITIVES[stage == "warmup"]
         if curves and stage != "warmup":
             trainings[stage] |= CURVES | {"eval_steps": curves}
         if budget.judged_only:
@@ -189,7 +212,14 @@ def run(args: argparse.Namespace) -> None:
 
 def source_of(collections: Path, name: str) -> dict:
     """Where a recipe has a collection from."""
-    return {PYDOC: ["stdlib"]} if name == PYDOC else {"beir": str(collections / name)}
+    if name == PYDOC:
+        return {PYDOC: ["stdlib"]}
+    folder = str(collections / name.removesuffix(PASSAGES))
+    if not name.endswith(PASSAGES):
+        return {"beir": folder}
+    of = {"beir": {"folder": folder, "titles": False}}
+    budget = BUDGETS[name]
+    return {"passages": {"of": of, "words": budget.words, "overlap": budget.overlap}}
 
 
 def declared(path: Path, sections: Mapping) -> Pipeline:
@@ -210,6 +240,10 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
         "dropout": 0.0,
         "judged_only": budget.judged_only,
     }
+    after = ["collection", "base"]
+    if budget.words:
+        options["positives"] = str(pipeline.hits(POSITIVES[True], "train"))
+        after.append(f"{POSITIVES[True]}.train")
     folder = pipeline.model(ALTERNATIVE)
     code = (HERE / "alternative.py").read_text(encoding="utf-8")
     pipeline.ledger.add(
@@ -217,7 +251,7 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
         partial(train_alternative, pipeline, folder, options),
         [folder],
         [options, code],
-        after=["collection", "base"],
+        after=after,
     )
     add_search(pipeline, pipeline, ALTERNATIVE, ALTERNATIVE)
 
@@ -295,7 +329,16 @@ def search(pipeline: Pipeline, system: str, folder: Path, space: str) -> None:
     topics = pipeline.topics(pipeline.split)
     output = pipeline.hits(system, pipeline.split)
     vectors, hits = Vectors.load(pipeline.vectors(space)), pipeline.recipe.evaluate.hits
-    mine(loaded(pipeline, folder), vectors, topics, hits, output, system)
+    folded = pipeline.max_passage
+    mine(
+        loaded(pipeline, folder),
+        vectors,
+        topics,
+        hits,
+        output,
+        system,
+        max_passage=folded,
+    )
 
 
 def keep_runs(
@@ -317,13 +360,17 @@ def keep_runs(
             trec.write_run(part, kept, system)
             # Without a time, so that the same run gives the same bytes.
             part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
-    qrels = trec.read_qrels(pipeline.judged(pipeline.split))
+    qrels = trec.read_qrels(pipeline.qrels)
     path = output / QRELS / f"{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     trec.write_qrels(path, qrels)
     if pipeline.trainings:
         trained = trec.read_qrels(pipeline.judged("train"))
-        asked = {docid for qid in trained for docid in trec.positives(trained, qid)}
+        asked = {
+            passages.document(docid) if pipeline.max_passage else docid
+            for qid in trained
+            for docid in trec.positives(trained, qid)
+        }
         known = [
             qid for qid in qrels if not asked.isdisjoint(trec.positives(qrels, qid))
         ]

@@ -1,0 +1,98 @@
+"""A recipe of long documents as passages, against Pyserini's --max-passage and float64."""
+
+import shlex
+
+import pytest
+from compare_runs import compare
+from replay import run_here
+
+from dense_hn import DenseHNError, trec
+from dense_hn.collections.corpus import read_corpus
+from dense_hn.encode import encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.report import comparison
+from dense_hn.train import recipe
+from dense_hn.train.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, split_folder_in, bert, pyserini_here):
+    """A small recipe that has run."""
+    root = tmp_path_factory.mktemp("passages")
+    made = split_folder_in(root)
+    files = ", ".join(
+        f"{split}: [{made}/topics.{split}.tsv, {made}/qrels.{split}.txt]"
+        for split in ("train", "dev", "test")
+    )
+    steps = "max_steps: 2, use_cpu: true, positives: base"
+    path = root / "small.yaml"
+    path.write_text(
+        "collection: {passages: {of: {files: {corpus: "
+        f"{made}/corpus/corpus.jsonl, {files}}}}}, words: 4, overlap: 1}}}}\n"
+        f"encoder: {{source: {bert}}}\nevaluate: {{hits: 300, measures: [RR@10]}}\n"
+        f"star: {{{steps}, negatives: [base]}}\nadore: {{{steps}, judged_only: true}}\n"
+    )
+    pipeline = Pipeline(recipe.read(str(path)), root)
+    pipeline.run()
+    return pipeline, made
+
+
+def test_the_corpus_is_cut_and_the_table_is_of_documents(trained, corpus, qrels):
+    pipeline, made = trained
+    assert len(read_corpus(pipeline.corpus)) > len(corpus)
+    assert trec.read_qrels(pipeline.qrels) == trec.read_qrels(made / "qrels.test.txt")
+    for system in ("bm25", "base", "star", "adore"):
+        run = trec.read_run(pipeline.hits(system, "test"))
+        assert set().union(*run.values()) <= corpus.keys()
+    # What is trained on is of passages.
+    hits = trec.read_run(pipeline.hits("base", "train"))
+    assert all("#" in docid for found in hits.values() for docid in found)
+
+
+def test_documents_have_the_scores_of_their_best_passages(trained, corpus):
+    pipeline, _ = trained
+    texts = read_corpus(pipeline.corpus)
+    topics = trec.read_topics(pipeline.topics("test"))
+    documents = DenseEncoder.load(str(pipeline.model("star")))
+    matrix = encode_texts(documents, list(texts.values()), "passage").double()
+    queries = DenseEncoder.load(str(pipeline.model("adore")))
+    run = trec.read_run(pipeline.hits("adore", "test"))
+    for qid, text in topics.items():
+        scores = matrix @ encode_texts(queries, [text], "query").double()[0]
+        best = dict.fromkeys(corpus, -2.0)
+        for score, passage in zip(scores.tolist(), texts, strict=True):
+            docid = passage.split("#")[0]
+            best[docid] = max(score, best[docid])
+        assert run[qid] == pytest.approx(best, abs=1e-4)
+
+
+def test_pyserini_makes_the_same_run(trained, monkeypatch):
+    pipeline, _ = trained
+    monkeypatch.chdir(pipeline.root)
+    lines = pipeline.report().splitlines()
+    line = lines[lines.index("adore in Pyserini:") + 1]
+    assert "--max-passage --max-passage-hits 300" in line
+    run_here("dense_hn.pyserini", shlex.split(line)[3:])
+    ours = pipeline.hits("adore", "test")
+    theirs = ours.with_name(f"pyserini-{ours.name}")
+    found = compare(trec.read_run(ours), trec.read_run(theirs), 300)
+    assert found["topics"] == 6
+    assert found["docids_in_one"] == found["topics_in_one"] == 0
+    assert found["largest"] < 1e-4
+
+
+def test_a_report_shows_how_documents_start(trained, corpus):
+    pipeline, _ = trained
+    shown = comparison.compare(pipeline, 2).texts
+    assert shown
+    for docid, text in shown.items():
+        assert text == " ".join(corpus[docid].split()[:4])
+
+
+def test_a_cross_encoder_is_refused(trained, bert):
+    pipeline, _ = trained
+    path = pipeline.root / "small.yaml"
+    with pytest.raises(
+        DenseHNError, match="rerank: .* runs of passages list their doc"
+    ):
+        Pipeline(recipe.read(str(path), [f"rerank.model={bert}"]), pipeline.root)

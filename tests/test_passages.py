@@ -1,0 +1,122 @@
+"""Documents cut into passages: worked by hand, and trained on."""
+
+import json
+
+import pytest
+
+from dense_hn import DenseHNError, trec
+from dense_hn.collections import passages, sources
+from dense_hn.collections.collection import Collection
+from dense_hn.collections.corpus import read_corpus
+from dense_hn.train import commands
+from dense_hn.train.supervision import Supervision
+
+QRELS = {"q": {"a": 2, "b": 1, "c": 0}}
+
+
+def made(**texts: str) -> Collection:
+    """A collection of these documents, with one topic."""
+    return Collection(
+        corpus=texts, topics={"train": {"q": "what"}}, qrels={"train": QRELS}
+    )
+
+
+def test_documents_are_cut_and_their_judgements_are_all_their_passages():
+    # Five words by three with one over: 1-3 and 3-5; six: another, of the rest; three: one.
+    cut = passages.cut(made(a="1 2 3 4 5", b="1 2 3 4 5 6", c="1  2\n3"), 3, 1)
+    assert cut.corpus == {
+        "a#0": "1 2 3",
+        "a#1": "3 4 5",
+        "b#0": "1 2 3",
+        "b#1": "3 4 5",
+        "b#2": "5 6",
+        "c#0": "1 2 3",
+    }
+    assert cut.qrels["train"]["q"] == {
+        "a#0": 2,
+        "a#1": 2,
+        "b#0": 1,
+        "b#1": 1,
+        "b#2": 1,
+        "c#0": 0,
+    }
+    assert cut.topics == {"train": {"q": "what"}}
+
+
+def test_a_document_without_text_is_counted(tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [
+        {"_id": "a", "title": "T", "text": "1 2 3"},
+        {"_id": "b", "text": " "},
+    ]
+    for name, rows in (("corpus", documents), ("queries", [{"_id": "q", "text": "x"}])):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (folder / "qrels/test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq\ta\t1\nq\tb\t1\n"
+    )
+    spec = "passages:{of: {beir: {folder: FOLDER, titles: TITLES}}, words: 2}"
+    for titles, expected in (
+        ("true", {"a#0": "T 1", "a#1": "2 3"}),
+        ("false", {"a#0": "1 2", "a#1": "3"}),
+    ):
+        source = spec.replace("FOLDER", str(folder)).replace("TITLES", titles)
+        sources.build(*sources.parse(source), tmp_path / titles)
+        assert read_corpus(tmp_path / titles / "corpus" / "corpus.jsonl") == expected
+        qrels = trec.read_qrels(tmp_path / titles / "qrels.test.txt")
+        assert qrels == {"q": dict.fromkeys(expected, 1)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{words: 3}", "expected {of: "),
+        ("{of: {beir: x}, words: 3, step: 1}", "expected {of: "),
+        ("{of: {bier: x}, words: 3}", "unknown source 'bier'; did you mean 'beir'"),
+        ("{of: {folder: x}, words: 3}", "unknown source 'folder'"),
+        ("{of: {beir: x}}", "words is 0 and overlap 0"),
+        ("{of: {beir: x}, words: 3, overlap: 3}", "an overlap below it"),
+        ("{of: {beir: x}, words: 2.5}", "whole numbers"),
+        ("{of: {beir: 7}, words: 3}", "expected a path, got 7; quote it"),
+    ],
+)
+def test_other_forms_are_refused(spec, message):
+    with pytest.raises(DenseHNError, match=message):
+        sources.splits(*sources.parse(f"passages:{spec}"))
+
+
+def test_a_document_whose_id_looks_like_a_passages_is_refused():
+    with pytest.raises(DenseHNError, match="docid 'x#1' has a #"):
+        passages.cut(Collection(corpus={"x#1": "a"}, topics={}, qrels={}), 3, 0)
+
+
+def test_a_document_has_what_its_best_passage_has():
+    hits = {"b#2": 3.0, "a#0": 2.5, "b#0": 2.0, "c": 1.0, "a#1": 2.75}
+    assert passages.by_document(hits) == {"b": 3.0, "a": 2.75, "c": 1.0}
+
+
+def test_the_best_passage_of_each_relevant_document_is_the_relevant_one():
+    qrels = {"q": {"a#0": 1, "a#1": 1, "b#0": 2, "b#1": 2, "c#0": 0, "d": 1}, "r": {}}
+    run = {"q": {"a#1": 0.5, "c#0": 0.9, "a#0": 0.4, "d": 0.1}}
+    # Of b the run says nothing.
+    kept = {"q": {"a#1": 1, "b#0": 2, "b#1": 2, "d": 1}, "r": {}}
+    assert passages.best(qrels, run) == kept
+
+
+def test_training_leaves_the_other_passages_alone(tmp_path):
+    """They are neither relevant nor negatives, whatever their rank."""
+    trec.write_topics(tmp_path / "topics.tsv", {"q": "x", "r": "y"})
+    qrels = {"q": {"a#0": 1, "a#1": 1, "a#2": 1}, "r": {"b#0": 1}}
+    trec.write_qrels(tmp_path / "qrels.txt", qrels)
+    run = {"q": {"b#0": 4.0, "a#1": 3.0, "a#2": 2.0, "a#0": 1.0}, "r": {"a#2": 1.0}}
+    trec.write_run(tmp_path / "run.txt", run, "x")
+    given = ["--corpus", "x", "--encoder", "x", "--output_dir", str(tmp_path / "out")]
+    given += ["--topics", str(tmp_path / "topics.tsv")]
+    given += ["--qrels", str(tmp_path / "qrels.txt")]
+    given += ["--negatives", str(tmp_path / "run.txt"), "--max_steps", "1"]
+    given += ["--positives", str(tmp_path / "run.txt"), "--judged_only", "true"]
+    supervision = Supervision(commands.parse("star", given)[0])
+    assert supervision.qrels == {"q": {"a#1": 1}, "r": {"b#0": 1}}
+    assert supervision.excluded == {"q": {"a#0", "a#1", "a#2"}, "r": {"b#0"}}
+    # What no topic asks for is no negative of another, either.
+    assert supervision.pool(["a#0", "a#1", "a#2", "b#0"]) == ["a#1", "b#0"]
