@@ -14,9 +14,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, anserini, cli, costs, java, provenance, trec
+from dense_hn import (
+    DenseHNError,
+    anserini,
+    cli,
+    costs,
+    java,
+    max_passage,
+    provenance,
+    trec,
+)
 from dense_hn.collections.corpus import corpus_digest, read_corpus, write_corpus
-from dense_hn.collections.passages import by_document
 from dense_hn.files import digest, require_folder, whole_folder
 from dense_hn.ids import require_from_one
 from dense_hn.reading import read_object
@@ -131,12 +139,13 @@ def mine(
     tag: str,
     k1: float = K1,
     b: float = B,
-    max_passage: bool = False,
+    of_documents: bool = False,
 ) -> None:
     """Write :func:`search`'s run, and what it was made from (``OUTPUT.json``).
 
     Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's. With
-    ``max_passage`` the run is of documents (dense_hn.collections.passages).
+    ``of_documents`` passages were indexed, and the run lists their documents
+    (dense_hn.max_passage).
     Nothing is done when it was made from the same corpus, topics and settings.
 
     Raises:
@@ -154,8 +163,8 @@ def mine(
         )
     topics = trec.read_topics(topics_path)
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
-    if max_passage:
-        made_from["max_passage"] = True
+    if of_documents:
+        made_from["of_documents"] = True
     manifest = folder / MANIFEST
     if manifest.is_file():
         made_from |= read_object(manifest, "manifest of the index")
@@ -164,8 +173,8 @@ def mine(
             return
     with costs.Costs() as spent:
         found = search(folder, topics, hits, k1, b)
-        if max_passage:
-            found = ((qid, by_document(scored)) for qid, scored in found)
+        if of_documents:
+            found = max_passage.by_document(found)
         trec.write_run(output, found, tag)
     provenance.record(output, made_from, spent.facts())
 
@@ -192,12 +201,19 @@ def main() -> None:
     searching.add_argument("--hits", type=int, default=1000, help="default 1000")
     searching.add_argument("--k1", type=float, default=K1, help=f"default {K1}")
     searching.add_argument("--b", type=float, default=B, help=f"default {B}")
+    searching.add_argument(
+        "--max_passage",
+        action="store_true",
+        help="passages D#0, D#1, … were indexed: list documents, each with its best "
+        "passage's score",
+    )
     searching.add_argument("--output", required=True, help="run file to write")
     args = parser.parse_args()
     if args.command == "index":
         index(read_corpus(args.corpus), args.output)
     else:
-        mine(args.index, args.topics, args.hits, args.output, "BM25", args.k1, args.b)
+        settings = args.k1, args.b, args.max_passage
+        mine(args.index, args.topics, args.hits, args.output, "BM25", *settings)
 
 
 if __name__ == "__main__":

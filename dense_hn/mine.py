@@ -24,8 +24,16 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dense_hn import __version__, cli, costs, provenance, ranks, search, trec
-from dense_hn.collections.passages import by_document
+from dense_hn import (
+    __version__,
+    cli,
+    costs,
+    max_passage,
+    provenance,
+    ranks,
+    search,
+    trec,
+)
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import digest, forget_parts, whole_file
@@ -115,12 +123,12 @@ def mine(
     tag: str,
     qrels_path: str | Path | None = None,
     fp16: bool = False,
-    max_passage: bool = False,
+    of_documents: bool = False,
 ) -> None:
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
-    With ``max_passage`` the run is of documents, each with its best passage's score
-    (dense_hn.collections.passages); there are fewer of them than ``hits``.
+    With ``of_documents`` the run lists the documents of the ``hits`` passages, each with the
+    score of its best one (dense_hn.max_passage).
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
     corpus, index, topics and qrels, in the same precision and with the same tag. After a run that was stopped, those topics are not
@@ -152,7 +160,7 @@ def mine(
         "hits": hits,
         "fp16": fp16,
         "tag": tag,
-        **({"max_passage": True} if max_passage else {}),
+        **({"of_documents": True} if of_documents else {}),
     }
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
@@ -170,8 +178,8 @@ def mine(
         found = retrieve(
             encoder, vectors, topics, hits, qrels, fp16=fp16, first=done * BATCH
         )
-        if max_passage:
-            found = ((qid, by_document(scored)) for qid, scored in found)
+        if of_documents:
+            found = max_passage.by_document(found)
         if ranks.place()[0]:
             # The other processes search, and one writes.
             deque(found, maxlen=0)
@@ -210,6 +218,11 @@ def main() -> None:
         help="search in float16, for training topics on a GPU: faster, and scores are "
         "rounded",
     )
+    parser.add_argument(
+        "--max_passage",
+        action="store_true",
+        help="passages are D#0, D#1, …: list documents, each with its best passage's score",
+    )
     parser.add_argument("--output", required=True, help="run file to write")
     parser.add_argument("--tag", default="dense_hn", help="last column of the run")
     args = parser.parse_args()
@@ -225,6 +238,7 @@ def main() -> None:
         args.tag,
         args.qrels,
         args.fp16,
+        args.max_passage,
     )
 
 

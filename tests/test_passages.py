@@ -1,15 +1,20 @@
 """Documents cut into passages: worked by hand, and trained on."""
 
 import json
+import re
+import sys
 
 import pytest
+import torch
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, max_passage, trec
 from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import read_corpus
+from dense_hn.evaluate import __main__ as evaluate
 from dense_hn.train import commands
-from dense_hn.train.supervision import Supervision
+from dense_hn.train.query_batches import without
+from dense_hn.train.supervision import Supervision, SupervisionArguments
 
 QRELS = {"q": {"a": 2, "b": 1, "c": 0}}
 
@@ -72,6 +77,8 @@ def test_a_document_without_text_is_counted(tmp_path):
     [
         ("{words: 3}", "expected {of: "),
         ("{of: {beir: x}, words: 3, step: 1}", "expected {of: "),
+        ("{of: {beir: }, words: 3}", "expected {of: "),
+        ("{of: {beir: {folder: x, title: no}}, words: 3}", "did you mean 'titles'"),
         ("{of: {bier: x}, words: 3}", "unknown source 'bier'; did you mean 'beir'"),
         ("{of: {folder: x}, words: 3}", "unknown source 'folder'"),
         ("{of: {beir: x}}", "words is 0 and overlap 0"),
@@ -92,15 +99,23 @@ def test_a_document_whose_id_looks_like_a_passages_is_refused():
 
 def test_a_document_has_what_its_best_passage_has():
     hits = {"b#2": 3.0, "a#0": 2.5, "b#0": 2.0, "c": 1.0, "a#1": 2.75}
-    assert passages.by_document(hits) == {"b": 3.0, "a": 2.75, "c": 1.0}
+    found = dict(max_passage.by_document([("q", hits), ("r", {})]))
+    assert found == {"q": {"b": 3.0, "a": 2.75, "c": 1.0}, "r": {}}
 
 
-def test_the_best_passage_of_each_relevant_document_is_the_relevant_one():
+def test_the_best_passage_of_each_relevant_document_is_meant():
     qrels = {"q": {"a#0": 1, "a#1": 1, "b#0": 2, "b#1": 2, "c#0": 0, "d": 1}, "r": {}}
     run = {"q": {"a#1": 0.5, "c#0": 0.9, "a#0": 0.4, "d": 0.1}}
     # Of b the run says nothing.
     kept = {"q": {"a#1": 1, "b#0": 2, "b#1": 2, "d": 1}, "r": {}}
-    assert passages.best(qrels, run) == kept
+    assert max_passage.meant(qrels, run) == (kept, 2)
+
+
+def test_ranked_rows_close_up():
+    rows = torch.tensor([[5, 3, 9, 1], [2, 4, -1, -1]])
+    others = torch.tensor([[3, 7, 5], [-1, -1, -1]])
+    assert without(rows, others).tolist() == [[9, 1, -1, -1], [2, 4, -1, -1]]
+    assert without(rows, torch.empty(2, 0)).tolist() == rows.tolist()
 
 
 def test_training_leaves_the_other_passages_alone(tmp_path):
@@ -117,6 +132,35 @@ def test_training_leaves_the_other_passages_alone(tmp_path):
     given += ["--positives", str(tmp_path / "run.txt"), "--judged_only", "true"]
     supervision = Supervision(commands.parse("star", given)[0])
     assert supervision.qrels == {"q": {"a#1": 1}, "r": {"b#0": 1}}
+    assert supervision.others == {"q": {"a#0", "a#2"}, "r": set()}
     assert supervision.excluded == {"q": {"a#0", "a#1", "a#2"}, "r": {"b#0"}}
     # What no topic asks for is no negative of another, either.
     assert supervision.pool(["a#0", "a#1", "a#2", "b#0"]) == ["a#1", "b#0"]
+    # What a filter looks at has none of them.
+    assert supervision.without_others(run)["q"] == {"b#0": 4.0, "a#1": 3.0}
+
+
+def test_a_run_of_documents_tells_of_no_passage(tmp_path):
+    trec.write_topics(tmp_path / "topics.tsv", {"q": "x"})
+    trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#0": 1, "a#1": 1}})
+    trec.write_run(tmp_path / "run.txt", {"q": {"a": 1.0}}, "x")
+    given = SupervisionArguments(
+        topics=str(tmp_path / "topics.tsv"),
+        qrels=str(tmp_path / "qrels.txt"),
+        positives=str(tmp_path / "run.txt"),
+    )
+    with pytest.raises(DenseHNError, match="no relevant passage of any topic"):
+        Supervision(given)
+
+
+def test_passages_are_scored_as_documents(tmp_path, monkeypatch, capsys):
+    """q's document is second (1 / 2), r's first; as passages q's best one is third."""
+    qrels = {"q": {"a#0": 1, "a#1": 1}, "r": {"b": 1}}
+    trec.write_qrels(tmp_path / "qrels.txt", qrels)
+    run = {"q": {"c#4": 3.0, "c#0": 2.0, "a#1": 1.0}, "r": {"b#7": 1.0}}
+    trec.write_run(tmp_path / "run.txt", run, "x")
+    argv = ["evaluate", "--qrels", str(tmp_path / "qrels.txt"), "--max_passage"]
+    argv += [str(tmp_path / "run.txt"), "--measures", "RR@10"]
+    monkeypatch.setattr(sys, "argv", argv)
+    evaluate.main()
+    assert re.search(r"^run +0\.7500$", capsys.readouterr().out, re.MULTILINE)

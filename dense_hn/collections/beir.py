@@ -15,6 +15,7 @@ from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import require_id
+from dense_hn.names import unknown
 
 log = logging.getLogger("dense_hn")
 
@@ -76,8 +77,13 @@ def digests(value: Any) -> list[str]:
 def _parse(value: Any) -> tuple[Path, bool]:
     """The folder, and whether titles are read."""
     given = dict(value) if isinstance(value, dict) else {"folder": value}
-    folder, titles = given.pop("folder", None), given.pop("titles", True)
-    if given or not isinstance(folder, str | Path) or not isinstance(titles, bool):
+    for key in given:
+        if key not in ("folder", "titles"):
+            raise DenseHNError(
+                f"beir: {unknown('key', str(key), ('folder', 'titles'))}"
+            )
+    folder, titles = given.get("folder"), given.get("titles", True)
+    if not isinstance(folder, str | Path) or not isinstance(titles, bool):
         raise DenseHNError(
             f"beir: expected a path, got {value!r}; quote it, or give {{folder: PATH, titles: "
             "false}"

@@ -1,23 +1,18 @@
-"""Long documents as passages, each with a vector of its own.
+"""Long documents cut into passages, each of which gets a vector of its own.
 
     {of: {KIND: VALUE}, words: 60, overlap: 20}
 
-A document D becomes the passages ``D#0``, ``D#1``, …, which a recipe trains on and searches,
-and a document scores as the best of its passages. These ids, and that score, are those of
-Pyserini's ``--max-passage`` (MaxP of arXiv 1905.09217).
+A document D of the other source becomes D#0, D#1, … (dense_hn.max_passage).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError
 from dense_hn.collections.collection import Collection
+from dense_hn.max_passage import DELIMITER
 
-# Between a document's id and the number of a passage, as Pyserini has it by default.
-DELIMITER = "#"
-
-
-FORM = "{of: {KIND: VALUE}, words: NUMBER, overlap: NUMBER}"
+FORM = "{of: {KIND: VALUE}, words: NUMBER, overlap: NUMBER (0)}"
 
 
 def parse(value: Any) -> tuple[str, Any, int, int]:
@@ -32,12 +27,12 @@ def parse(value: Any) -> tuple[str, Any, int, int]:
         given.pop("words", 0),
         given.pop("overlap", 0),
     )
-    if given or not isinstance(of, dict) or len(of) != 1:
+    if given or not isinstance(of, dict) or len(of) != 1 or not all(of.values()):
         raise DenseHNError(f"passages: expected {FORM}, got {value!r}")
     if not type(words) is type(overlap) is int or not 0 <= overlap < words:
         raise DenseHNError(
-            f"passages: words is {words!r} and overlap {overlap!r}; give whole numbers, words "
-            "from 1 on and an overlap below it"
+            f"passages: words is {words!r} and overlap {overlap!r} (0 where not given); give "
+            "whole numbers, words from 1 on and an overlap below it"
         )
     ((kind, documents),) = of.items()
     return str(kind), documents, words, overlap
@@ -48,8 +43,8 @@ def cut(collection: Collection, words: int, overlap: int) -> Collection:
 
     Args:
         collection: of documents. What is judged of one is judged of all its passages
-            (:func:`best` says which of them is meant). Runs that it brings are left out, and
-            counted.
+            (max_passage.meant says which of them is meant). White space becomes single
+            blanks. Runs that it brings are left out, and counted.
         words: of a passage, at most.
         overlap: words that a passage shares with the one before it; fewer.
 
@@ -88,58 +83,8 @@ def cut(collection: Collection, words: int, overlap: int) -> Collection:
             for split, qrels in collection.qrels.items()
         },
         left_out=left_out,
+        titled=collection.titled,
     )
-
-
-def document(docid: str) -> str:
-    """Whose passage this is; a document's own id as it is."""
-    return docid.partition(DELIMITER)[0]
-
-
-def starts(corpus: Mapping[str, str]) -> dict[str, str]:
-    """The first passage of every document."""
-    return {
-        document(docid): text
-        for docid, text in corpus.items()
-        if docid.endswith(f"{DELIMITER}0")
-    }
-
-
-def by_document(scored: Mapping[str, float]) -> dict[str, float]:
-    """What the best passage of each document has: of one topic's hits, or judgements."""
-    highest: dict[str, float] = {}
-    for docid, value in scored.items():
-        name = document(docid)
-        highest[name] = max(value, highest.get(name, value))
-    return highest
-
-
-def best(
-    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
-) -> trec.Qrels:
-    """Of the relevant passages of a document, the one alone that a run has highest.
-
-    A judgement of a document does not say which of its passages answers; of those that do
-    not, nothing can be learnt.
-
-    Args:
-        qrels: with relevant passages.
-        run: with their scores; where it has none of a document's, all of these stay.
-
-    Returns:
-        The relevant ones that stay, with their levels.
-    """
-    kept: trec.Qrels = {}
-    for qid, judged in qrels.items():
-        hits, of_document = run.get(qid, {}), {}
-        for docid in trec.positives(qrels, qid):
-            of_document.setdefault(document(docid), []).append(docid)
-        kept[qid] = {}
-        for docids in of_document.values():
-            scores = {docid: hits[docid] for docid in docids if docid in hits}
-            for docid in trec.ranked(scores)[:1] or docids:
-                kept[qid][docid] = judged[docid]
-    return kept
 
 
 def _pieces(text: list[str], words: int, overlap: int) -> Iterator[str]:

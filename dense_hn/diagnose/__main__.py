@@ -148,6 +148,11 @@ def _cell(name: str, value: float) -> str:
 
 def fill(args: argparse.Namespace, places: Places) -> None:
     """Name what a recipe made, where nothing else is named."""
+    if places.max_passage:
+        log.warning(
+            "of relevant documents every passage counts as relevant, those that training left "
+            "out (positives), too"
+        )
     args.topics = args.topics or places.topics(args.split)
     args.qrels = args.qrels or places.judged(args.split)
     names = ["base"] * places.recipe.evaluate.untrained

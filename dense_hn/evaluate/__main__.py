@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dense_hn import DenseHNError, cli, trec
+from dense_hn import DenseHNError, cli, max_passage, trec
 from dense_hn.answers import accuracy
 from dense_hn.answers.arguments import add_arguments
 from dense_hn.answers.files import read_answers
@@ -189,6 +189,12 @@ def main() -> None:
         "--format", choices=table.FORMATS, default="text", help="default: text"
     )
     parser.add_argument(
+        "--max_passage",
+        action="store_true",
+        help="qrels and runs list passages D#0, D#1, … (or D): score documents, each with "
+        "its best passage's score",
+    )
+    parser.add_argument(
         "--per_query", metavar="FILE.tsv", help="write the value of every topic here"
     )
     parser.add_argument("runs", nargs="*", help="TREC runs")
@@ -199,6 +205,11 @@ def main() -> None:
             "follows them"
         )
     by_qrels, by_answers = divide(args)
+    if args.max_passage and by_answers:
+        raise DenseHNError(
+            f"--max_passage: {by_answers[0]} looks for answers in what a run lists, and "
+            "documents' texts are not in a corpus of passages; leave one of them out"
+        )
     names = name_runs(args.runs, args.names)
     if args.baseline is not None and args.baseline not in names:
         raise DenseHNError(f"--baseline: {unknown('run', args.baseline, names)}")
@@ -206,6 +217,8 @@ def main() -> None:
         require_per_query(require_file_or_none(args.per_query))
     asked = read_answers(args.answers, args.split) if args.answers else {}
     qrels = trec.read_qrels(args.qrels) if args.qrels else {qid: {} for qid in asked}
+    if args.max_passage:
+        qrels = dict(max_passage.by_document(qrels.items()))
     named_by = args.qrels or args.answers
     measures.tell_without_relevant(qrels, by_qrels)
     found = {}
@@ -216,6 +229,8 @@ def main() -> None:
     # One after another: a run of MS MARCO takes a gigabyte.
     for name, path in zip(names, args.runs, strict=True):
         run = trec.read_run(path)
+        if args.max_passage:
+            run = dict(max_passage.by_document(run.items()))
         source = "qrels" if args.qrels else "answers"
         runs.append(measures.score(name, qrels, run, by_qrels, source))
         if by_answers:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, max_passage, trec
 from dense_hn.collections.corpus import read_corpus
-from dense_hn.collections.passages import starts
 from dense_hn.evaluate import measures
 from dense_hn.evaluate.table import UNTRAINED
 from dense_hn.train.places import Places
@@ -79,7 +78,7 @@ def compare(places: Places, most: int) -> Comparison:
     relevant = {qid: trec.positives(qrels, qid) for qid in kept}
     corpus = read_corpus(places.corpus)
     if places.max_passage:
-        corpus = starts(corpus)
+        corpus = max_passage.starts(corpus)
     listed = {
         qid: dict.fromkeys(chain(relevant[qid], *hits[qid].values())) for qid in kept
     }

@@ -25,7 +25,7 @@ the hits, so that RR and nDCG weigh them only against positives within metric_cu
 Source: arXiv 2104.08051, section 5.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,12 @@ from dense_hn.train.distillation import Distillation, taught
 from dense_hn.train.evaluation import Evaluator, take_share
 from dense_hn.train.hard_negatives import HardNegatives
 from dense_hn.train.passages import CodedPassages, WholePassages
-from dense_hn.train.query_batches import AdoreCollator, AdoreDataset, scores_of
+from dense_hn.train.query_batches import (
+    AdoreCollator,
+    AdoreDataset,
+    scores_of,
+    without,
+)
 from dense_hn.train.supervision import Supervision
 from dense_hn.train.telemetry import LastHits
 from dense_hn.train.trainer import DenseTrainer, TellEpoch, fit
@@ -133,6 +138,7 @@ class AdoreTrainer(DenseTrainer):
     ) -> tuple[Tensor, Tensor]:
         """The loss of query vectors [B, D] with their ``dynamic`` [B, K] hits, and the
         hits with what was drawn [B, K + N]."""
+        dynamic = without(dynamic, inputs["others"])
         drawn = inputs["drawn"]
         # What is drawn stands behind the hits, and counts once.
         again = (drawn[:, :, None] == dynamic[:, None, :]).any(dim=2)
@@ -182,21 +188,23 @@ class AdoreTrainer(DenseTrainer):
 
 
 def require_negatives(
-    args: Arguments,
-    topics: Mapping[str, str],
-    qrels: Mapping[str, Mapping[str, int]],
-    passages: int,
+    args: Arguments, relevant: Mapping[str, Collection[str]], passages: int
 ) -> None:
-    """Check that more hits are retrieved than any query has positives.
+    """Check that more hits are retrieved than any query has that are no negatives.
+
+    Args:
+        args: with ``adore_hits``.
+        relevant: by query, its documents among those that are searched.
+        passages: number of those.
 
     Raises:
         DenseHNError: names the query with the most.
     """
-    number = {qid: len(trec.positives(qrels, qid)) for qid in topics}
-    most = max(number, key=number.get)
-    if number[most] >= min(args.adore_hits, passages):
+    most = max(relevant, key=lambda qid: len(relevant[qid]))
+    number = len(relevant[most])
+    if number >= min(args.adore_hits, passages):
         raise DenseHNError(
-            f"{args.qrels}: query {most!r} has {number[most]} relevant documents and "
+            f"{args.qrels}: query {most!r} has {number} relevant documents and "
             f"adore_hits is {args.adore_hits}: no negative would be left; raise it"
         )
 
@@ -240,7 +248,10 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     vectors, parameters = _passages(args, supervision)
     docids = vectors.docids
     pool = supervision.pool(docids)
-    require_negatives(args, topics, qrels, len(pool))
+    relevant = {
+        qid: supervision.pool(trec.positives(supervision.judged, qid)) for qid in topics
+    }
+    require_negatives(args, relevant, len(pool))
     drawn = HardNegatives(
         args, supervision, docids, str(vectors.path), training.seed
     ).sources()
@@ -258,7 +269,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
             take = codes.decoded if args.makes_index() else None
             return take_share(vectors, judged, args.eval_share, training.seed, take)
 
-        evaluator = Evaluator(args, topics, qrels, training.seed, docids, passages)
+        told = topics, supervision.judged
+        evaluator = Evaluator(args, *told, training.seed, docids, passages)
     training.require_replaceable(args.encoder)
 
     set_seed(training.seed)
@@ -272,6 +284,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
         docids,
         drawn,
         supervision.teacher if args.distil else None,
+        supervision.others,
     )
     trainer = AdoreTrainer(
         model=encoder,
@@ -304,8 +317,7 @@ def _passages(
 ) -> tuple[Vectors, dict[str, int]]:
     """The vectors that are searched, and the settings of the form that they shall get."""
     vectors = read_index(args.index) if args.index else Vectors.load(args.vectors)
-    trec.require_known(supervision.qrels, vectors.docids, args.qrels, vectors.path)
-    trec.require_known(supervision.teacher, vectors.docids, args.teacher, vectors.path)
+    supervision.require_known(args, vectors.docids, str(vectors.path))
     if args.form:
         asked = {} if args.pq_m is None else {"pq_m": args.pq_m}
         return vectors, faiss_index.settle(args.form, asked, *vectors.matrix.shape)

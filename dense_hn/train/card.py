@@ -69,6 +69,7 @@ def write(places: Places, name: str, command: str) -> None:
         kind=places.recipe.collection.kind,
         collection=collection,
         passages=len(read_corpus(places.corpus)),
+        max_passage=places.max_passage,
         trained=len(trained),
         topics=scored["topics"],
         split=places.split,

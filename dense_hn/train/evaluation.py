@@ -13,7 +13,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from dense_hn import DenseHNError, trec
+from dense_hn import DenseHNError, max_passage, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
 from dense_hn.encode import encode_in_memory
@@ -21,6 +21,9 @@ from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import measures
 from dense_hn.mine import retrieve
 from dense_hn.vectors import Vectors
+
+# Hits that are looked at for a document, where those of a document are several passages.
+PASSAGES = 10
 
 
 @dataclass(kw_only=True)
@@ -162,18 +165,26 @@ class Evaluator:
                 {qid: topics[qid] for qid in drawn},
                 {qid: qrels[qid] for qid in drawn},
             )
+        self._judged = {
+            d for _, judged in self._sets.values() for of in judged.values() for d in of
+        }
+        self._of_documents = bool(args.positives)
+        if self._of_documents:
+            self._sets = {
+                prefix: (asked, dict(max_passage.by_document(judged.items())))
+                for prefix, (asked, judged) in self._sets.items()
+            }
         self._measures = args.eval_measures
         self._passages = passages
 
     def __call__(self, encoder: DenseEncoder) -> dict[str, float]:
         """Mean of each measure over the judged topics of a set."""
         depth = max(measures.parse(measure).cut for measure in self._measures)
-        judged = {
-            d for _, qrels in self._sets.values() for of in qrels.values() for d in of
-        }
-        passages, found = self._passages(encoder, judged), {}
+        passages, found = self._passages(encoder, self._judged), {}
+        depth *= PASSAGES if self._of_documents else 1
         for prefix, (topics, qrels) in self._sets.items():
-            run = dict(retrieve(encoder, passages, topics, depth))
+            hits = retrieve(encoder, passages, topics, depth)
+            run = dict(max_passage.by_document(hits) if self._of_documents else hits)
             scored = measures.per_query(qrels, run, self._measures)
             for name, of in scored.items():
                 found[f"{prefix}{name}"] = float(np.mean(list(of.values())))

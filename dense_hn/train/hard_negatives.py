@@ -39,8 +39,7 @@ def material(
     """
     supervision = Supervision(args)
     corpus = read_corpus(args.corpus)
-    trec.require_known(supervision.qrels, corpus, args.qrels, args.corpus)
-    trec.require_known(supervision.teacher, corpus, args.teacher, args.corpus)
+    supervision.require_known(args, corpus, args.corpus)
     provenance.tell_of_another_corpus(args.runs(), corpus.digest, args.corpus)
     hard = HardNegatives(args, supervision, corpus, args.corpus, seed, **kwargs)
     random = RandomNegatives(
@@ -151,6 +150,7 @@ class HardNegatives:
         return drawn
 
     def _of_pool(self, run: trec.Run) -> trec.Run:
+        run = self._supervision.without_others(run)
         if not self._args.judged_only:
             return run
         pool = self._supervision.pool

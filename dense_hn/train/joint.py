@@ -158,7 +158,7 @@ def train(
     if args.eval_topics:
         share, seed = args.eval_share, training.seed
         passages = partial(encode_share, corpus=corpus, share=share, seed=seed)
-        told = supervision.topics, supervision.qrels
+        told = supervision.topics, supervision.judged
         evaluator = Evaluator(args, *told, seed, corpus, passages)
     training.require_replaceable(args.encoder)
     set_seed(training.seed)

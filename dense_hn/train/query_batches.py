@@ -31,6 +31,7 @@ class AdoreDataset(Dataset):
         docids: Docids,
         drawn: Sequence[StaticNegatives | RandomNegatives] = (),
         teacher: Mapping[str, Mapping[str, float]] | None = None,
+        others: Mapping[str, AbstractSet[str]] | None = None,
     ) -> None:
         self.epoch = 0
         self._teacher = teacher
@@ -39,7 +40,8 @@ class AdoreDataset(Dataset):
         self._items = []
         for qid, text in topics.items():
             positives = trec.positives(qrels, qid)
-            suspects = excluded[qid].difference(positives)
+            passed_over = (others or {}).get(qid, frozenset())
+            suspects = excluded[qid].difference(positives, passed_over)
             self._items.append(
                 {
                     "qid": qid,
@@ -47,6 +49,7 @@ class AdoreDataset(Dataset):
                     "positives": [docids.row(docid) for docid in positives],
                     "grades": [qrels[qid][docid] for docid in positives],
                     "suspects": sorted(docids.row(docid) for docid in suspects),
+                    "others": sorted(docids.row(docid) for docid in passed_over),
                 }
             )
 
@@ -54,7 +57,8 @@ class AdoreDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``{"number", "qid", "query", "positives", "grades", "suspects", "drawn"}``:
+        """``{"number", "qid", "query", "positives", "grades", "suspects", "others",
+        "drawn"}``:
         the place among the topics, the text, and rows. With a teacher also ``told``: what
         it scored, rows in increasing order, and the scores."""
         item = self._items[index]
@@ -79,8 +83,9 @@ class AdoreCollator:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Tokens of B queries (of several processes, of each one's share) and their
         ``numbers`` [B]; ``rows`` [B, P] of their positives with their ``grades``
-        (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``drawn``
-        [B, N] those of negatives beside the dynamic ones (both −1 where padded). With a
+        (0 where padded); ``excluded`` [B, E] rows that are no negatives, ``others`` [B, O]
+        those that are in no list, ``drawn`` [B, N] those of negatives beside the dynamic
+        ones (all −1 where padded). With a
         teacher ``told`` [B, T], rows in increasing order (LAST where padded, and at the
         end), and ``scores`` [B, T] of them.
         """
@@ -101,8 +106,18 @@ class AdoreCollator:
             "rows": _pad([item["positives"] for item in items], 0),
             "grades": _pad([item["grades"] for item in items], 0),
             "excluded": _pad(excluded, -1),
+            "others": _pad([item["others"] for item in items], -1),
             "drawn": _pad([item["drawn"] for item in items], -1),
         }
+
+
+def without(rows: Tensor, others: Tensor) -> Tensor:
+    """Ranked rows [B, K] without ``others`` [B, O]: what is behind moves up, and −1 follows."""
+    if not others.shape[1]:
+        return rows
+    found = ((rows[:, :, None] == others[:, None, :]) & (rows >= 0)[:, :, None]).any(2)
+    order = found.int().argsort(dim=1, stable=True)
+    return rows.masked_fill(found, -1).gather(1, order)
 
 
 def _pad(

@@ -2,18 +2,17 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dense_hn import DenseHNError, trec
-from dense_hn.collections import passages
+from dense_hn import DenseHNError, max_passage, trec
 from dense_hn.false_negatives import Filter, Report, suspects
 
 log = logging.getLogger("dense_hn")
 
-TEACHER, POSITIVES = "teacher", "positives"
+TEACHER = "teacher"
 
 
 @dataclass(kw_only=True)
@@ -146,50 +145,83 @@ class Supervision:
 
         Raises:
             DenseHNError: a file that cannot be read, a topic without a relevant document,
-                a teacher's run for other topics.
+                a teacher's run for other topics, a run that tells of no relevant
+                document which passage is meant.
         """
-        self.topics, self.qrels = trec.read_judged(
+        # ``judged`` is what the qrels say, and ``qrels`` what of it is trained on.
+        self.topics, self.judged = trec.read_judged(
             args.topics, args.qrels, args.relevance_level
         )
+        self.qrels: trec.Qrels = self.judged
+        # The run that told which passages are meant, and the others of their documents.
+        self._told: trec.Run = {}
+        self.others: dict[str, set[str]] = {}
+        if args.positives:
+            self._choose(args)
         self.report = Report()
         self._filtered = bool(args.filter())
         # The filter of the sources' own scores: none where a teacher has spoken.
         self.filter = Filter() if args.teacher else args.filter()
         self.teacher: trec.Run = {}
         self.excluded = {
-            qid: set(trec.positives(self.qrels, qid)) for qid in self.topics
+            qid: set(trec.positives(self.judged, qid)) for qid in self.topics
         }
+        # The only documents that are negatives, if not all are.
+        self._pool: set[str] | None = None
+        if args.judged_only:
+            relevant = (trec.positives(self.qrels, qid) for qid in self.topics)
+            self._pool = set().union(*relevant)
         # What each source made suspicious: docids by query.
         self._suspects: dict[str, Mapping[str, AbstractSet[str]]] = {}
-        if args.positives:
-            self._choose(args)
-        # The only documents that are negatives, if not all are.
-        self._pool = (
-            {d for qid in self.topics for d in trec.positives(self.qrels, qid)}
-            if args.judged_only
-            else None
-        )
         if args.teacher:
             self.teacher = trec.read_run(args.teacher)
             trec.tell_uncovered(
                 self.topics, self.teacher, args.topics, args.teacher, "hit"
             )
-            self.exclude(self.teacher, args.filter(), TEACHER)
+            self.exclude(self.without_others(self.teacher), args.filter(), TEACHER)
 
     def _choose(self, args: SupervisionArguments) -> None:
-        """Let the best passage alone of a relevant document be relevant."""
-        run = trec.read_run(args.positives)
-        trec.tell_uncovered(self.topics, run, args.topics, args.positives, "hit")
-        self.qrels = passages.best(self.qrels, run)
-        others = {
-            qid: relevant.difference(self.qrels[qid])
-            for qid, relevant in self.excluded.items()
+        """Let the passage alone of a relevant document be relevant that a run has highest."""
+        self._told = trec.read_run(args.positives)
+        asked = {qid: self.judged[qid] for qid in self.topics}
+        self.qrels, told = max_passage.meant(asked, self._told)
+        if not told:
+            raise DenseHNError(
+                f"{args.positives}: has no relevant passage of any topic of {args.topics}, "
+                "and so tells of none which is meant; give a run of passages"
+            )
+        self.others = {
+            qid: set(trec.positives(asked, qid)).difference(self.qrels[qid])
+            for qid in self.topics
         }
-        self.leave_out(others, POSITIVES)
+        every = {(q, max_passage.document(d)) for q in asked for d in self.qrels[q]}
         log.info(
-            "%s: of relevant documents the best passage each; their %d others are left out",
-            *(args.positives, sum(map(len, others.values()))),
+            "%s tells of %d of %d relevant documents which passage is meant: %d others are "
+            "left out",
+            *(args.positives, told, len(every)),
+            sum(map(len, self.others.values())),
         )
+
+    def require_known(
+        self, args: SupervisionArguments, corpus: Container[str], where: str
+    ) -> None:
+        """Check that every document of qrels, teacher and positives is in the corpus.
+
+        Raises:
+            DenseHNError: names the first that is not; ``where`` is the corpus's path.
+        """
+        trec.require_known(self.judged, corpus, args.qrels, where)
+        for run, path in ((self.teacher, args.teacher), (self._told, args.positives)):
+            trec.require_known(run, corpus, path or "", where)
+
+    def without_others(self, run: trec.Run) -> trec.Run:
+        """A run without the passages that are neither relevant nor negatives."""
+        if not self.others:
+            return run
+        return {
+            qid: {d: hits[d] for d in hits if d not in self.others.get(qid, ())}
+            for qid, hits in run.items()
+        }
 
     def pool(self, docids: Sequence[str]) -> Sequence[str]:
         """Those of these documents that negatives are taken from, in their order."""
@@ -215,7 +247,7 @@ class Supervision:
     def forget(self, source: str) -> None:
         """Let be negatives again what this source alone left out."""
         for qid in self._suspects.pop(source, {}):
-            self.excluded[qid] = set(trec.positives(self.qrels, qid)).union(
+            self.excluded[qid] = set(trec.positives(self.judged, qid)).union(
                 *(found.get(qid, ()) for found in self._suspects.values())
             )
 

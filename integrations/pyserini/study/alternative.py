@@ -24,9 +24,8 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from sentence_transformers.util import mine_hard_negatives
 from transformers.hf_argparser import string_to_bool
 
-from dense_hn import cli, costs, trec
+from dense_hn import cli, costs, max_passage, trec
 from dense_hn.collections import collection
-from dense_hn.collections.passages import best
 from dense_hn.encode import COSTS
 from dense_hn.encoder import set_dropout
 from dense_hn.encoder_settings import EncoderSettings
@@ -65,16 +64,17 @@ def mined(
     With ``judged_only`` negatives are some query's relevant document, as the library has it
     where no corpus is given.
     """
-    topics, qrels = read.topics["train"], read.qrels["train"]
+    topics, judged = read.topics["train"], read.qrels["train"]
+    qrels = judged
     if args.positives:
-        qrels = best(qrels, trec.read_run(args.positives))
+        qrels, _ = max_passage.meant(judged, trec.read_run(args.positives))
     pairs = [
         (topics[qid], read.corpus[docid])
         for qid in topics
         for docid in trec.positives(qrels, qid)
     ]
     queries, passages = map(list, zip(*pairs, strict=True))
-    return mine_hard_negatives(
+    triples = mine_hard_negatives(
         Dataset.from_dict({"query": queries, "passage": passages}),
         model,
         corpus=None if args.judged_only else list(dict.fromkeys(read.corpus.values())),
@@ -83,6 +83,20 @@ def mined(
         relative_margin=args.relative_margin,
         sampling_strategy=args.sampling,
         output_format="n-tuple",
+    )
+    if not args.positives:
+        return triples
+    # What it mined of a relevant document's other passages, which it does not know of.
+    relevant: dict[str, set[str]] = {}
+    for qid, text in topics.items():
+        of = relevant.setdefault(text, set())
+        of.update(read.corpus[docid] for docid in trec.positives(judged, qid))
+    return triples.filter(
+        lambda row: all(
+            text not in relevant[row["query"]]
+            for name, text in row.items()
+            if name.startswith("negative")
+        )
     )
 
 
@@ -133,7 +147,7 @@ def main() -> None:
         help="mine relevant passages alone",
     )
     parser.add_argument(
-        "--positives", help="run: a document's best passage alone is relevant"
+        "--positives", help="run: of a document its best passage is meant"
     )
     parser.add_argument("--dropout", type=float, default=None, help="the model's")
     parser.add_argument("--sampling", choices=["random", "top"], default="random")

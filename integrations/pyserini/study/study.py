@@ -24,8 +24,7 @@ from pathlib import Path
 import yaml
 from results import ALTERNATIVE, OURS, QRELS, RUNS, STATIC, UNTRAINED
 
-from dense_hn import DenseHNError, cli, trec
-from dense_hn.collections import passages
+from dense_hn import DenseHNError, cli, max_passage, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
@@ -39,9 +38,9 @@ HERE = Path(__file__).parent
 # Hits of a topic in the runs that are kept.
 DEPTH = 20
 SEEDS = (42, 43, 44)
-# Whose best passage of a relevant document is the relevant one: for the warm-up, which is
-# what the others go on from, and for them.
-POSITIVES = {True: "bm25", False: "warmup"}
+# Whose best passage of a relevant document is meant: for the warm-up and
+# sentence-transformers, and for what goes on from the warm-up.
+FIRST_POSITIVES, POSITIVES = "bm25", "warmup"
 # Evaluation while training, after which the last weights are kept as without it.
 CURVES = {
     "eval_strategy": "steps",
@@ -93,17 +92,17 @@ BUDGETS = {
         topics_per_positive=4,
     ),
     "fairytaleqa-passages": Budget(
-        length=128,
-        cut=96,
+        length=64,
+        cut=48,
         batch=32,
-        warmup=60,
-        steps=120,
+        warmup=100,
+        steps=200,
         adore=200,
-        alternative=350,
+        alternative=650,
         judged_only=True,
         topics_per_positive=2,
-        words=60,
-        overlap=20,
+        words=30,
+        overlap=10,
     ),
     "nl2bash": Budget(
         length=128,
@@ -167,7 +166,8 @@ def filled(
             "seed": seed,
         }
         if budget.words:
-            trainings[stage]["positives"] = POSITIVES[stage == "warmup"]
+            first = stage == "warmup"
+            trainings[stage]["positives"] = FIRST_POSITIVES if first else POSITIVES
         if curves and stage != "warmup":
             trainings[stage] |= CURVES | {"eval_steps": curves}
         if budget.judged_only:
@@ -214,11 +214,11 @@ def source_of(collections: Path, name: str) -> dict:
     """Where a recipe has a collection from."""
     if name == PYDOC:
         return {PYDOC: ["stdlib"]}
+    budget = BUDGETS.get(name)
+    if budget is None or not budget.words:
+        return {"beir": str(collections / name)}
     folder = str(collections / name.removesuffix(PASSAGES))
-    if not name.endswith(PASSAGES):
-        return {"beir": folder}
     of = {"beir": {"folder": folder, "titles": False}}
-    budget = BUDGETS[name]
     return {"passages": {"of": of, "words": budget.words, "overlap": budget.overlap}}
 
 
@@ -242,8 +242,8 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
     }
     after = ["collection", "base"]
     if budget.words:
-        options["positives"] = str(pipeline.hits(POSITIVES[True], "train"))
-        after.append(f"{POSITIVES[True]}.train")
+        options["positives"] = str(pipeline.hits(FIRST_POSITIVES, "train"))
+        after.append(f"{FIRST_POSITIVES}.train")
     folder = pipeline.model(ALTERNATIVE)
     code = (HERE / "alternative.py").read_text(encoding="utf-8")
     pipeline.ledger.add(
@@ -337,7 +337,7 @@ def search(pipeline: Pipeline, system: str, folder: Path, space: str) -> None:
         hits,
         output,
         system,
-        max_passage=folded,
+        of_documents=folded,
     )
 
 
@@ -367,7 +367,7 @@ def keep_runs(
     if pipeline.trainings:
         trained = trec.read_qrels(pipeline.judged("train"))
         asked = {
-            passages.document(docid) if pipeline.max_passage else docid
+            max_passage.document(docid) if pipeline.max_passage else docid
             for qid in trained
             for docid in trec.positives(trained, qid)
         }

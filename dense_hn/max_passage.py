@@ -1,0 +1,73 @@
+"""Documents by their passages: ids, scores, and which passage is meant.
+
+Passage n of document D is called ``D#n``, and a document scores as the best of its passages
+(MaxP, arXiv 1905.09217): what Pyserini's ``--max-passage`` makes of a run.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from dense_hn import trec
+
+# As Pyserini has it by default.
+DELIMITER = "#"
+
+
+def document(docid: str) -> str:
+    """Whose passage this is; a document's own id as it is."""
+    return docid.partition(DELIMITER)[0]
+
+
+def best_of(scored: Mapping[str, float]) -> dict[str, float]:
+    """What the best passage of each document has: of one topic's hits, or judgements."""
+    highest: dict[str, float] = {}
+    for docid, value in scored.items():
+        name = document(docid)
+        highest[name] = max(value, highest.get(name, value))
+    return highest
+
+
+def by_document(
+    found: Iterable[tuple[str, Mapping[str, float]]],
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """:func:`best_of` for every (qid, hits), or (qid, judgements), one after another."""
+    return ((qid, best_of(scored)) for qid, scored in found)
+
+
+def meant(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+) -> tuple[trec.Qrels, int]:
+    """Of the relevant passages of a document, the one alone that a run has highest.
+
+    A judgement of a document does not say which of its passages answers; of those that do
+    not, nothing can be learnt.
+
+    Args:
+        qrels: with relevant passages.
+        run: with their scores; where it has none of a document's, all of these stay.
+
+    Returns:
+        The relevant ones that stay, with their levels; and of how many of the documents,
+        summed over the topics, the run had a passage.
+    """
+    kept: trec.Qrels = {}
+    told = 0
+    for qid, judged in qrels.items():
+        hits, of_document = run.get(qid, {}), {}
+        for docid in trec.positives(qrels, qid):
+            of_document.setdefault(document(docid), []).append(docid)
+        kept[qid] = {}
+        for docids in of_document.values():
+            scores = {docid: hits[docid] for docid in docids if docid in hits}
+            told += bool(scores)
+            for docid in trec.ranked(scores)[:1] or docids:
+                kept[qid][docid] = judged[docid]
+    return kept, told
+
+
+def starts(corpus: Mapping[str, str]) -> dict[str, str]:
+    """The first passage of every document, with an ellipsis where there are more."""
+    return {
+        document(docid): f"{text} …" if f"{docid[:-1]}1" in corpus else text
+        for docid, text in corpus.items()
+        if docid.endswith(f"{DELIMITER}0")
+    }
