@@ -4,7 +4,7 @@ Passage n of document D is called ``D#n``, and a document scores as the best of 
 (MaxP, arXiv 1905.09217): what Pyserini's ``--max-passage`` makes of a run.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dense_hn import trec
 
@@ -34,7 +34,8 @@ def by_document(
 
 
 def meant(
-    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+    qrels: Mapping[str, Mapping[str, int]],
+    runs: Sequence[Mapping[str, Mapping[str, float]]],
 ) -> tuple[trec.Qrels, int]:
     """Of the relevant passages of a document, the one alone that a run has highest.
 
@@ -43,25 +44,30 @@ def meant(
 
     Args:
         qrels: with relevant passages.
-        run: with their scores; where it has none of a document's, all of these stay.
+        runs: with their scores. The first that has any passage of a document tells; where none
+            has, all of these stay.
 
     Returns:
         The relevant ones that stay, with their levels; and of how many of the documents,
-        summed over the topics, the run had a passage.
+        summed over the topics, no run had a passage.
     """
     kept: trec.Qrels = {}
-    told = 0
-    for qid, judged in qrels.items():
-        hits, of_document = run.get(qid, {}), {}
+    untold = 0
+    for qid in qrels:
+        of_document: dict[str, list[str]] = {}
         for docid in trec.positives(qrels, qid):
             of_document.setdefault(document(docid), []).append(docid)
         kept[qid] = {}
         for docids in of_document.values():
-            scores = {docid: hits[docid] for docid in docids if docid in hits}
-            told += bool(scores)
-            for docid in trec.ranked(scores)[:1] or docids:
-                kept[qid][docid] = judged[docid]
-    return kept, told
+            listed = (
+                {d: run[qid][d] for d in docids if d in run.get(qid, {})}
+                for run in runs
+            )
+            best = trec.ranked(next(filter(None, listed), {}))[:1]
+            untold += not best
+            for docid in best or docids:
+                kept[qid][docid] = qrels[qid][docid]
+    return kept, untold
 
 
 def starts(corpus: Mapping[str, str]) -> dict[str, str]:

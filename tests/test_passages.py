@@ -108,7 +108,11 @@ def test_the_best_passage_of_each_relevant_document_is_meant():
     run = {"q": {"a#1": 0.5, "c#0": 0.9, "a#0": 0.4, "d": 0.1}}
     # Of b the run says nothing.
     kept = {"q": {"a#1": 1, "b#0": 2, "b#1": 2, "d": 1}, "r": {}}
-    assert max_passage.meant(qrels, run) == (kept, 2)
+    assert max_passage.meant(qrels, [run]) == (kept, 1)
+    # Another does, and is asked of nothing else.
+    second = {"q": {"b#1": 0.1, "a#0": 0.9}}
+    kept["q"] = {"a#1": 1, "b#1": 2, "d": 1}
+    assert max_passage.meant(qrels, [run, second]) == (kept, 0)
 
 
 def test_ranked_rows_close_up():
@@ -147,7 +151,7 @@ def test_a_run_of_documents_tells_of_no_passage(tmp_path):
     given = SupervisionArguments(
         topics=str(tmp_path / "topics.tsv"),
         qrels=str(tmp_path / "qrels.txt"),
-        positives=str(tmp_path / "run.txt"),
+        positives=[str(tmp_path / "run.txt")],
     )
     with pytest.raises(DenseHNError, match="no relevant passage of any topic"):
         Supervision(given)

@@ -57,12 +57,12 @@ class SupervisionArguments:
             "only ever pushed away, which tells where queries are many and documents few."
         },
     )
-    positives: str | None = field(
-        default=None,
+    positives: list[str] = field(
+        default_factory=list,
         metadata={
-            "help": "TREC run that tells which passage of a relevant document (D#0, D#1, …) "
-            "is: the one that it has highest. The document's others are neither relevant nor "
-            "negatives."
+            "help": "TREC runs that tell which passage of a relevant document (D#0, D#1, …) "
+            "is meant: the one that the first run with any of them has highest. The "
+            "document's others are neither relevant nor negatives."
         },
     )
     teacher: str | None = field(
@@ -122,7 +122,7 @@ class SupervisionArguments:
 
     def runs(self) -> list[str]:
         """All runs that it reads."""
-        return [*self.negatives, *filter(None, (self.teacher, self.positives))]
+        return [*self.negatives, *self.positives, *filter(None, [self.teacher])]
 
     def uses_teacher(self) -> bool:
         """Whether anything here looks at the teacher's scores."""
@@ -145,7 +145,7 @@ class Supervision:
 
         Raises:
             DenseHNError: a file that cannot be read, a topic without a relevant document,
-                a teacher's run for other topics, a run that tells of no relevant
+                a teacher's run for other topics, runs that tell of no relevant
                 document which passage is meant.
         """
         # ``judged`` is what the qrels say, and ``qrels`` what of it is trained on.
@@ -153,8 +153,8 @@ class Supervision:
             args.topics, args.qrels, args.relevance_level
         )
         self.qrels: trec.Qrels = self.judged
-        # The run that told which passages are meant, and the others of their documents.
-        self._told: trec.Run = {}
+        # The runs that told which passages are meant, and the others of their documents.
+        self._told: list[trec.Run] = []
         self.others: dict[str, set[str]] = {}
         if args.positives:
             self._choose(args)
@@ -182,23 +182,27 @@ class Supervision:
 
     def _choose(self, args: SupervisionArguments) -> None:
         """Let the passage alone of a relevant document be relevant that a run has highest."""
-        self._told = trec.read_run(args.positives)
+        self._told = [trec.read_run(path) for path in args.positives]
         asked = {qid: self.judged[qid] for qid in self.topics}
-        self.qrels, told = max_passage.meant(asked, self._told)
-        if not told:
+        self.qrels, untold = max_passage.meant(asked, self._told)
+        documents = sum(
+            len(set(map(max_passage.document, relevant)))
+            for relevant in self.qrels.values()
+        )
+        where = " and ".join(args.positives)
+        if untold == documents:
             raise DenseHNError(
-                f"{args.positives}: has no relevant passage of any topic of {args.topics}, "
-                "and so tells of none which is meant; give a run of passages"
+                f"{where}: no relevant passage of any topic of {args.topics} is listed, so that "
+                "none is known to be meant; give a run of passages"
             )
         self.others = {
             qid: set(trec.positives(asked, qid)).difference(self.qrels[qid])
             for qid in self.topics
         }
-        every = {(q, max_passage.document(d)) for q in asked for d in self.qrels[q]}
         log.info(
-            "%s tells of %d of %d relevant documents which passage is meant: %d others are "
+            "%s: which passage is meant is known of %d of %d relevant documents; %d others are "
             "left out",
-            *(args.positives, told, len(every)),
+            *(where, documents - untold, documents),
             sum(map(len, self.others.values())),
         )
 
@@ -211,8 +215,9 @@ class Supervision:
             DenseHNError: names the first that is not; ``where`` is the corpus's path.
         """
         trec.require_known(self.judged, corpus, args.qrels, where)
-        for run, path in ((self.teacher, args.teacher), (self._told, args.positives)):
-            trec.require_known(run, corpus, path or "", where)
+        trec.require_known(self.teacher, corpus, args.teacher, where)
+        for run, path in zip(self._told, args.positives, strict=True):
+            trec.require_known(run, corpus, path, where)
 
     def without_others(self, run: trec.Run) -> trec.Run:
         """A run without the passages that are neither relevant nor negatives."""

@@ -67,7 +67,7 @@ def mined(
     topics, judged = read.topics["train"], read.qrels["train"]
     qrels = judged
     if args.positives:
-        qrels, _ = max_passage.meant(judged, trec.read_run(args.positives))
+        qrels, _ = max_passage.meant(judged, [*map(trec.read_run, args.positives)])
     pairs = [
         (topics[qid], read.corpus[docid])
         for qid in topics
@@ -147,7 +147,10 @@ def main() -> None:
         help="mine relevant passages alone",
     )
     parser.add_argument(
-        "--positives", help="run: of a document its best passage is meant"
+        "--positives",
+        nargs="*",
+        default=(),
+        help="runs: of a document its best passage is meant",
     )
     parser.add_argument("--dropout", type=float, default=None, help="the model's")
     parser.add_argument("--sampling", choices=["random", "top"], default="random")

@@ -39,8 +39,8 @@ HERE = Path(__file__).parent
 DEPTH = 20
 SEEDS = (42, 43, 44)
 # Whose best passage of a relevant document is meant: for the warm-up and
-# sentence-transformers, and for what goes on from the warm-up.
-FIRST_POSITIVES, POSITIVES = "bm25", "warmup"
+# sentence-transformers, and for what goes on from the warm-up. BM25 does not list all.
+FIRST_POSITIVES, POSITIVES = ["bm25", "base"], ["warmup"]
 # Evaluation while training, after which the last weights are kept as without it.
 CURVES = {
     "eval_strategy": "steps",
@@ -242,8 +242,9 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
     }
     after = ["collection", "base"]
     if budget.words:
-        options["positives"] = str(pipeline.hits(FIRST_POSITIVES, "train"))
-        after.append(f"{FIRST_POSITIVES}.train")
+        runs = [pipeline.hits(system, "train") for system in FIRST_POSITIVES]
+        options["positives"] = [*map(str, runs)]
+        after += [f"{system}.train" for system in FIRST_POSITIVES]
     folder = pipeline.model(ALTERNATIVE)
     code = (HERE / "alternative.py").read_text(encoding="utf-8")
     pipeline.ledger.add(
