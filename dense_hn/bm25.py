@@ -20,7 +20,7 @@ from dense_hn import (
     cli,
     costs,
     java,
-    max_passage,
+    maxp,
     provenance,
     trec,
 )
@@ -139,13 +139,13 @@ def mine(
     tag: str,
     k1: float = K1,
     b: float = B,
-    of_documents: bool = False,
+    max_passage: bool = False,
 ) -> None:
     """Write :func:`search`'s run, and what it was made from (``OUTPUT.json``).
 
     Arguments as in :func:`search`; ``topics_path`` is a TSV file, ``tag`` the run's. With
-    ``of_documents`` passages were indexed, and the run lists their documents
-    (dense_hn.max_passage).
+    ``max_passage`` passages were indexed, and the run lists their documents
+    (dense_hn.maxp).
     Nothing is done when it was made from the same corpus, topics and settings.
 
     Raises:
@@ -163,8 +163,8 @@ def mine(
         )
     topics = trec.read_topics(topics_path)
     made_from = {"k1": k1, "b": b, "topics": digest(topics_path), "hits": hits}
-    if of_documents:
-        made_from["of_documents"] = True
+    if max_passage:
+        made_from["max_passage"] = True
     manifest = folder / MANIFEST
     if manifest.is_file():
         made_from |= read_object(manifest, "manifest of the index")
@@ -173,8 +173,8 @@ def mine(
             return
     with costs.Costs() as spent:
         found = search(folder, topics, hits, k1, b)
-        if of_documents:
-            found = max_passage.by_document(found)
+        if max_passage:
+            found = maxp.by_document(found)
         trec.write_run(output, found, tag)
     provenance.record(output, made_from, spent.facts())
 

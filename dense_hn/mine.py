@@ -28,7 +28,7 @@ from dense_hn import (
     __version__,
     cli,
     costs,
-    max_passage,
+    maxp,
     provenance,
     ranks,
     search,
@@ -123,12 +123,12 @@ def mine(
     tag: str,
     qrels_path: str | Path | None = None,
     fp16: bool = False,
-    of_documents: bool = False,
+    max_passage: bool = False,
 ) -> None:
     """Write :func:`retrieve`'s run, and what it was made from (``OUTPUT.json``).
 
-    With ``of_documents`` the run lists the documents of the ``hits`` passages, each with the
-    score of its best one (dense_hn.max_passage).
+    With ``max_passage`` the run lists the documents of the ``hits`` passages, each with the
+    score of its best one (dense_hn.maxp).
 
     Nothing is done when ``output`` was made from the same weights, tokenizer, lengths,
     corpus, index, topics and qrels, in the same precision and with the same tag. After a run that was stopped, those topics are not
@@ -160,7 +160,7 @@ def mine(
         "hits": hits,
         "fp16": fp16,
         "tag": tag,
-        **({"of_documents": True} if of_documents else {}),
+        **({"max_passage": True} if max_passage else {}),
     }
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
@@ -178,8 +178,8 @@ def mine(
         found = retrieve(
             encoder, vectors, topics, hits, qrels, fp16=fp16, first=done * BATCH
         )
-        if of_documents:
-            found = max_passage.by_document(found)
+        if max_passage:
+            found = maxp.by_document(found)
         if ranks.place()[0]:
             # The other processes search, and one writes.
             deque(found, maxlen=0)

@@ -14,6 +14,7 @@ from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.false_negatives import Filter, Report
+from dense_hn.mine import retrieve
 from dense_hn.negatives import RandomNegatives, StaticNegatives
 from dense_hn.train import adore, arguments, commands, joint
 from dense_hn.train.distillation import Distillation
@@ -382,6 +383,39 @@ def test_the_adore_loss_equals_a_loop(metric, adore_setting, qrels, excluded, tr
     expected = mean_of_means(adore_pairs(setting, qrels, metric, cut=4))
     assert loss == pytest.approx(expected, rel=1e-5)
     assert loss > 0
+
+
+def test_the_adore_loss_without_others_equals_a_loop(
+    adore_setting, qrels, excluded, training
+):
+    """As many hits as ever, of a corpus that lacks them: each topic's two best strangers."""
+    setting = adore_setting
+    docids = setting.vectors.docids
+    run = dict(retrieve(setting.encoder, setting.vectors, setting.topics, 6))
+    others = {
+        qid: set([d for d in run[qid] if d not in qrels[qid]][:2])
+        for qid in setting.topics
+    }
+    left_out = {qid: excluded[qid] | others[qid] for qid in setting.topics}
+    dataset = adore.AdoreDataset(setting.topics, qrels, left_out, docids, others=others)
+    items = [dataset[i] for i in range(6)]
+    loss = adore_loss(setting, training, items, "RR")
+    pairs = [
+        (qid, pair)
+        for of, gone in others.items()
+        for qid, pair in adore_pairs(
+            setting,
+            qrels,
+            "RR",
+            cut=4,
+            pool={*range(len(docids))} - {docids.row(docid) for docid in gone},
+        )
+        if qid == of
+    ]
+    assert loss == pytest.approx(mean_of_means(pairs), rel=1e-5)
+    plain = adore.AdoreDataset(setting.topics, qrels, left_out, docids)
+    kept = adore_loss(setting, training, [plain[i] for i in range(6)], "RR")
+    assert loss != pytest.approx(kept, rel=1e-3)
 
 
 def test_the_adore_loss_of_a_pool_equals_a_loop(

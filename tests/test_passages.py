@@ -3,16 +3,20 @@
 import json
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from dense_hn import DenseHNError, max_passage, trec
+from dense_hn import DenseHNError, maxp, trec
 from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.corpus import read_corpus
+from dense_hn.collections.corpus import Corpus, read_corpus
+from dense_hn.encode import encode_texts
+from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import __main__ as evaluate
 from dense_hn.train import commands
+from dense_hn.train.evaluation import EvaluationArguments, Evaluator, encode_share
 from dense_hn.train.query_batches import without
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 
@@ -99,7 +103,7 @@ def test_a_document_whose_id_looks_like_a_passages_is_refused():
 
 def test_a_document_has_what_its_best_passage_has():
     hits = {"b#2": 3.0, "a#0": 2.5, "b#0": 2.0, "c": 1.0, "a#1": 2.75}
-    found = dict(max_passage.by_document([("q", hits), ("r", {})]))
+    found = maxp.of_documents({"q": hits, "r": {}})
     assert found == {"q": {"b": 3.0, "a": 2.75, "c": 1.0}, "r": {}}
 
 
@@ -108,11 +112,11 @@ def test_the_best_passage_of_each_relevant_document_is_meant():
     run = {"q": {"a#1": 0.5, "c#0": 0.9, "a#0": 0.4, "d": 0.1}}
     # Of b the run says nothing.
     kept = {"q": {"a#1": 1, "b#0": 2, "b#1": 2, "d": 1}, "r": {}}
-    assert max_passage.meant(qrels, [run]) == (kept, 1)
+    assert maxp.meant(qrels, [run]) == (kept, 1)
     # Another does, and is asked of nothing else.
     second = {"q": {"b#1": 0.1, "a#0": 0.9}}
     kept["q"] = {"a#1": 1, "b#1": 2, "d": 1}
-    assert max_passage.meant(qrels, [run, second]) == (kept, 0)
+    assert maxp.meant(qrels, [run, second]) == (kept, 0)
 
 
 def test_ranked_rows_close_up():
@@ -144,7 +148,7 @@ def test_training_leaves_the_other_passages_alone(tmp_path):
     assert supervision.without_others(run)["q"] == {"b#0": 4.0, "a#1": 3.0}
 
 
-def test_a_run_of_documents_tells_of_no_passage(tmp_path):
+def test_a_run_max_passage_tells_of_no_passage(tmp_path):
     trec.write_topics(tmp_path / "topics.tsv", {"q": "x"})
     trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#0": 1, "a#1": 1}})
     trec.write_run(tmp_path / "run.txt", {"q": {"a": 1.0}}, "x")
@@ -155,6 +159,39 @@ def test_a_run_of_documents_tells_of_no_passage(tmp_path):
     )
     with pytest.raises(DenseHNError, match="no relevant passage of any topic"):
         Supervision(given)
+
+
+def test_answers_are_not_looked_for_in_documents(monkeypatch):
+    argv = ["evaluate", "--answers", "a", "--corpus", "c", "--max_passage", "run"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(DenseHNError, match="--max_passage: Answer@1 looks for"):
+        evaluate.main()
+
+
+def test_dev_topics_are_scored_by_document_while_training(files, bert, tmp_path):
+    """An encoder's mean over documents, from all passages' scores."""
+    texts = read_corpus(files["corpus"])
+    corpus = Corpus.of({f"{n // 3}#{n % 3}": t for n, t in enumerate(texts.values())})
+    topics = trec.read_topics(files["topics"])
+    qrels = {qid: {f"{n % 16}#1": 1} for n, qid in enumerate(topics)}
+    for docids in qrels.values():
+        docids |= {docid.replace("#1", "#2"): 1 for docid in list(docids)}
+    trec.write_qrels(tmp_path / "dev.txt", qrels)
+    encoder = DenseEncoder.load(str(bert))
+    matrix = encode_texts(encoder, list(corpus.values()), "passage").double()
+    queries = encode_texts(encoder, list(topics.values()), "query").double()
+    best = (queries @ matrix.T).reshape(len(topics), 16, 3).amax(dim=2)
+    expected = [1 / (1 + int((of > of[n % 16]).sum())) for n, of in enumerate(best)]
+    args = EvaluationArguments(
+        eval_topics=str(files["topics"]),
+        eval_qrels=str(tmp_path / "dev.txt"),
+        eval_measures=["RR@16"],
+        eval_training_topics=0,
+        eval_max_passage=True,
+    )
+    whole = partial(encode_share, corpus=corpus, share=1, seed=1)
+    evaluator = Evaluator(args, topics, qrels, 1, corpus, whole)
+    assert evaluator(encoder)["RR@16"] == pytest.approx(sum(expected) / len(expected))
 
 
 def test_passages_are_scored_as_documents(tmp_path, monkeypatch, capsys):

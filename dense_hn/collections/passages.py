@@ -2,7 +2,7 @@
 
     {of: {KIND: VALUE}, words: 60, overlap: 20}
 
-A document D of the other source becomes D#0, D#1, … (dense_hn.max_passage).
+A document D of the other source becomes D#0, D#1, … (dense_hn.maxp).
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 from dense_hn import DenseHNError
 from dense_hn.collections.collection import Collection
-from dense_hn.max_passage import DELIMITER
+from dense_hn.maxp import DELIMITER
 
 FORM = "{of: {KIND: VALUE}, words: NUMBER, overlap: NUMBER (0)}"
 
@@ -43,7 +43,7 @@ def cut(collection: Collection, words: int, overlap: int) -> Collection:
 
     Args:
         collection: of documents. What is judged of one is judged of all its passages
-            (max_passage.meant says which of them is meant). White space becomes single
+            (maxp.meant says which of them is meant). White space becomes single
             blanks. Runs that it brings are left out, and counted.
         words: of a passage, at most.
         overlap: words that a passage shares with the one before it; fewer.

@@ -148,7 +148,7 @@ def _cell(name: str, value: float) -> str:
 
 def fill(args: argparse.Namespace, places: Places) -> None:
     """Name what a recipe made, where nothing else is named."""
-    if places.max_passage:
+    if places.max_passage and not args.qrels:
         log.warning(
             "of relevant documents every passage counts as relevant, those that training left "
             "out (positives), too"

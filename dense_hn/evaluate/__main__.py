@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dense_hn import DenseHNError, cli, max_passage, trec
+from dense_hn import DenseHNError, cli, maxp, trec
 from dense_hn.answers import accuracy
 from dense_hn.answers.arguments import add_arguments
 from dense_hn.answers.files import read_answers
@@ -218,7 +218,7 @@ def main() -> None:
     asked = read_answers(args.answers, args.split) if args.answers else {}
     qrels = trec.read_qrels(args.qrels) if args.qrels else {qid: {} for qid in asked}
     if args.max_passage:
-        qrels = dict(max_passage.by_document(qrels.items()))
+        qrels = maxp.of_documents(qrels)
     named_by = args.qrels or args.answers
     measures.tell_without_relevant(qrels, by_qrels)
     found = {}
@@ -230,7 +230,7 @@ def main() -> None:
     for name, path in zip(names, args.runs, strict=True):
         run = trec.read_run(path)
         if args.max_passage:
-            run = dict(max_passage.by_document(run.items()))
+            run = maxp.of_documents(run)
         source = "qrels" if args.qrels else "answers"
         runs.append(measures.score(name, qrels, run, by_qrels, source))
         if by_answers:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 
-from dense_hn import DenseHNError, max_passage, trec
+from dense_hn import DenseHNError, maxp, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.evaluate import measures
 from dense_hn.evaluate.table import UNTRAINED
@@ -78,7 +78,7 @@ def compare(places: Places, most: int) -> Comparison:
     relevant = {qid: trec.positives(qrels, qid) for qid in kept}
     corpus = read_corpus(places.corpus)
     if places.max_passage:
-        corpus = max_passage.starts(corpus)
+        corpus = maxp.starts(corpus)
     listed = {
         qid: dict.fromkeys(chain(relevant[qid], *hits[qid].values())) for qid in kept
     }

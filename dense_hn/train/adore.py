@@ -25,7 +25,7 @@ the hits, so that RR and nDCG weigh them only against positives within metric_cu
 Source: arXiv 2104.08051, section 5.2.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -128,7 +128,10 @@ class AdoreTrainer(DenseTrainer):
             queries = model(**inputs["queries"])
             queries = gather(queries, len(inputs["qids"]))
         with costs.part("search"):
-            dynamic = self._passages.search(queries.detach(), self._hits)
+            others = inputs["others"]
+            number = self._hits + others.shape[1]
+            dynamic = self._passages.search(queries.detach(), number)
+            dynamic = without(dynamic, others)[:, : self._hits]
         with costs.part("loss"):
             loss, hits = self._loss(queries, dynamic, inputs)
         return (loss, {"hits": hits}) if return_outputs else loss
@@ -138,7 +141,6 @@ class AdoreTrainer(DenseTrainer):
     ) -> tuple[Tensor, Tensor]:
         """The loss of query vectors [B, D] with their ``dynamic`` [B, K] hits, and the
         hits with what was drawn [B, K + N]."""
-        dynamic = without(dynamic, inputs["others"])
         drawn = inputs["drawn"]
         # What is drawn stands behind the hits, and counts once.
         again = (drawn[:, :, None] == dynamic[:, None, :]).any(dim=2)
@@ -188,23 +190,21 @@ class AdoreTrainer(DenseTrainer):
 
 
 def require_negatives(
-    args: Arguments, relevant: Mapping[str, Collection[str]], passages: int
+    args: Arguments,
+    topics: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    passages: int,
 ) -> None:
-    """Check that more hits are retrieved than any query has that are no negatives.
-
-    Args:
-        args: with ``adore_hits``.
-        relevant: by query, its documents among those that are searched.
-        passages: number of those.
+    """Check that more hits are retrieved than any query has positives.
 
     Raises:
         DenseHNError: names the query with the most.
     """
-    most = max(relevant, key=lambda qid: len(relevant[qid]))
-    number = len(relevant[most])
-    if number >= min(args.adore_hits, passages):
+    number = {qid: len(trec.positives(qrels, qid)) for qid in topics}
+    most = max(number, key=number.get)
+    if number[most] >= min(args.adore_hits, passages):
         raise DenseHNError(
-            f"{args.qrels}: query {most!r} has {number} relevant documents and "
+            f"{args.qrels}: query {most!r} has {number[most]} relevant documents and "
             f"adore_hits is {args.adore_hits}: no negative would be left; raise it"
         )
 
@@ -248,10 +248,7 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
     vectors, parameters = _passages(args, supervision)
     docids = vectors.docids
     pool = supervision.pool(docids)
-    relevant = {
-        qid: supervision.pool(trec.positives(supervision.judged, qid)) for qid in topics
-    }
-    require_negatives(args, relevant, len(pool))
+    require_negatives(args, topics, qrels, len(pool))
     drawn = HardNegatives(
         args, supervision, docids, str(vectors.path), training.seed
     ).sources()

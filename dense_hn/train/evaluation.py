@@ -13,7 +13,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from dense_hn import DenseHNError, max_passage, trec
+from dense_hn import DenseHNError, maxp, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
 from dense_hn.encode import encode_in_memory
@@ -22,8 +22,8 @@ from dense_hn.evaluate import measures
 from dense_hn.mine import retrieve
 from dense_hn.vectors import Vectors
 
-# Hits that are looked at for a document, where those of a document are several passages.
-PASSAGES = 10
+# Passages that are looked at for each document that a measure looks at.
+PER_DOCUMENT = 10
 
 
 @dataclass(kw_only=True)
@@ -36,6 +36,12 @@ class EvaluationArguments:
     )
     eval_qrels: str | None = field(
         default=None, metadata={"help": "Qrels for them, TREC's or BEIR's."}
+    )
+    eval_max_passage: bool = field(
+        default=False,
+        metadata={
+            "help": "Passages are D#0, D#1, …: score documents, each with its best passage."
+        },
     )
     eval_measures: list[str] = field(
         default_factory=lambda: ["RR@10", "nDCG@10", "R@100"],
@@ -168,10 +174,10 @@ class Evaluator:
         self._judged = {
             d for _, judged in self._sets.values() for of in judged.values() for d in of
         }
-        self._of_documents = bool(args.positives)
-        if self._of_documents:
+        self._max_passage = args.eval_max_passage
+        if self._max_passage:
             self._sets = {
-                prefix: (asked, dict(max_passage.by_document(judged.items())))
+                prefix: (asked, maxp.of_documents(judged))
                 for prefix, (asked, judged) in self._sets.items()
             }
         self._measures = args.eval_measures
@@ -181,10 +187,11 @@ class Evaluator:
         """Mean of each measure over the judged topics of a set."""
         depth = max(measures.parse(measure).cut for measure in self._measures)
         passages, found = self._passages(encoder, self._judged), {}
-        depth *= PASSAGES if self._of_documents else 1
+        depth *= PER_DOCUMENT if self._max_passage else 1
         for prefix, (topics, qrels) in self._sets.items():
-            hits = retrieve(encoder, passages, topics, depth)
-            run = dict(max_passage.by_document(hits) if self._of_documents else hits)
+            run = dict(retrieve(encoder, passages, topics, depth))
+            if self._max_passage:
+                run = maxp.of_documents(run)
             scored = measures.per_query(qrels, run, self._measures)
             for name, of in scored.items():
                 found[f"{prefix}{name}"] = float(np.mean(list(of.values())))

@@ -3,14 +3,13 @@
 :meth:`Pipeline._plan` is the path of the data; what it is called, :mod:`places` tells.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dense_hn import DenseHNError, bm25, cross_encoder, java, max_passage, trec
+from dense_hn import DenseHNError, bm25, cross_encoder, java, maxp, trec
 from dense_hn.collections import sources
 from dense_hn.collections.collection import run_file
 from dense_hn.collections.corpus import read_corpus
@@ -35,8 +34,6 @@ from dense_hn.train.recipe import Recipe, TrainingSection, as_yaml
 from dense_hn.train.trainer import log_of
 from dense_hn.train.training_arguments import DenseTrainingArguments
 from dense_hn.vectors import Vectors
-
-log = logging.getLogger("dense_hn")
 
 # Settings that name runs of the training topics.
 RUNS = ("negatives", "teacher", "positives")
@@ -192,6 +189,8 @@ class Pipeline(Places):
         evaluates = "eval_topics" in files and strategy not in ("no", False)
         if not evaluates:
             files = {k: v for k, v in files.items() if not k.startswith("eval_")}
+        if evaluates and self.max_passage:
+            files["eval_max_passage"] = "true"
         files |= {key: [runs[name] for name in names] for key, names in named.items()}
         parsed = commands.parse(
             section.method, arguments.argv_of({**settings, **files})
@@ -443,11 +442,12 @@ class Pipeline(Places):
         trec.require_known(judged[1][1], corpus, self.judged("train"), self.corpus)
         for training in self.trainings.values():
             args = training.arguments[0]
-            # Which passages are left, a run tells that is not there yet.
-            if training.section.method == "adore" and not args.positives:
+            if training.section.method == "adore":
                 topics, qrels = judged[args.relevance_level]
-                relevant = {qid: trec.positives(qrels, qid) for qid in topics}
-                adore.require_negatives(args, relevant, len(corpus))
+                if args.positives:
+                    # One passage of each document is left.
+                    qrels = maxp.of_documents(qrels)
+                adore.require_negatives(args, topics, qrels, len(corpus))
 
     def _judged(self, split: str) -> None:
         """Check topics to evaluate on: what is judged is there."""
@@ -462,8 +462,8 @@ class Pipeline(Places):
     def _search_bm25(self, split: str, hits: int) -> None:
         index, topics = self.index("bm25"), self.topics(split)
         output, section = self.hits("bm25", split), self.recipe.bm25
-        folded = self._of_documents(split)
-        bm25.mine(index, topics, hits, output, "bm25", section.k1, section.b, folded)
+        settings = section.k1, section.b, self._of_documents(split)
+        bm25.mine(index, topics, hits, output, "bm25", *settings)
 
     def _base_key(self) -> list:
         return [self.source, self.encoder_settings, _folder_digests(self.source)]
@@ -483,7 +483,7 @@ class Pipeline(Places):
         qrels = self.judged(split) if split == "train" else None
         topics, output = self.topics(split), self.hits(name, split)
         folded = self._of_documents(split)
-        mine(encoder, vectors, topics, hits, output, name, qrels, of_documents=folded)
+        mine(encoder, vectors, topics, hits, output, name, qrels, max_passage=folded)
 
     def _of_documents(self, split: str) -> bool:
         """Whether runs of these topics are of whole documents, where passages are searched."""
@@ -517,14 +517,12 @@ class Pipeline(Places):
     def _evaluate(self) -> None:
         qrels = trec.read_qrels(self.judged(self.split))
         if self.max_passage:
-            qrels = dict(max_passage.by_document(qrels.items()))
+            qrels = maxp.of_documents(qrels)
         trec.write_qrels(self.qrels, qrels)
         measures.tell_without_relevant(qrels, self.recipe.evaluate.measures)
         runs = []
         for name in [*self._scored(), *self._reranked()]:
             run = trec.read_run(self.hits(name, self.split))
-            if self.max_passage:
-                self._tell_of_short(name, run)
             title = table.UNTRAINED.get(name, name)
             runs.append(
                 measures.score(title, qrels, run, self.recipe.evaluate.measures)
@@ -536,18 +534,6 @@ class Pipeline(Places):
         ):
             with whole_file(path) as partial_file:
                 partial_file.write_text(f"{text}\n", encoding="utf-8")
-
-    def _tell_of_short(self, name: str, run: trec.Run) -> None:
-        """Log how many topics have fewer documents than a measure looks at."""
-        cuts = (measures.parse(m).cut or 0 for m in self.recipe.evaluate.measures)
-        deepest = max(cuts)
-        short = sum(len(hits) < deepest for hits in run.values())
-        if short:
-            log.warning(
-                "%s: %d of %d topics have fewer than %d documents, which a measure looks at: "
-                "evaluate.hits, %d, is of passages; raise it",
-                *(name, short, len(run), deepest, self.recipe.evaluate.hits),
-            )
 
     def _cards(self) -> None:
         for name in self.exported():

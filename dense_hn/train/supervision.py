@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dense_hn import DenseHNError, max_passage, trec
+from dense_hn import DenseHNError, maxp, trec
 from dense_hn.false_negatives import Filter, Report, suspects
 
 log = logging.getLogger("dense_hn")
@@ -184,13 +184,12 @@ class Supervision:
         """Let the passage alone of a relevant document be relevant that a run has highest."""
         self._told = [trec.read_run(path) for path in args.positives]
         asked = {qid: self.judged[qid] for qid in self.topics}
-        self.qrels, untold = max_passage.meant(asked, self._told)
+        self.qrels, untold = maxp.meant(asked, self._told)
         documents = sum(
-            len(set(map(max_passage.document, relevant)))
-            for relevant in self.qrels.values()
+            len(set(map(maxp.document, relevant))) for relevant in self.qrels.values()
         )
         where = " and ".join(args.positives)
-        if untold == documents:
+        if untold and untold == documents:
             raise DenseHNError(
                 f"{where}: no relevant passage of any topic of {args.topics} is listed, so that "
                 "none is known to be meant; give a run of passages"

@@ -10,6 +10,7 @@ starts from, `MultipleNegativesRankingLoss`, its trainer, its batches without du
 """
 
 import argparse
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,12 +25,14 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from sentence_transformers.util import mine_hard_negatives
 from transformers.hf_argparser import string_to_bool
 
-from dense_hn import cli, costs, max_passage, trec
+from dense_hn import cli, costs, maxp, trec
 from dense_hn.collections import collection
 from dense_hn.encode import COSTS
 from dense_hn.encoder import set_dropout
 from dense_hn.encoder_settings import EncoderSettings
 from dense_hn.files import whole_folder
+
+log = logging.getLogger("dense_hn")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -67,7 +70,7 @@ def mined(
     topics, judged = read.topics["train"], read.qrels["train"]
     qrels = judged
     if args.positives:
-        qrels, _ = max_passage.meant(judged, [*map(trec.read_run, args.positives)])
+        qrels, _ = maxp.meant(judged, [*map(trec.read_run, args.positives)])
     pairs = [
         (topics[qid], read.corpus[docid])
         for qid in topics
@@ -91,13 +94,18 @@ def mined(
     for qid, text in topics.items():
         of = relevant.setdefault(text, set())
         of.update(read.corpus[docid] for docid in trec.positives(judged, qid))
-    return triples.filter(
+    left = triples.filter(
         lambda row: all(
             text not in relevant[row["query"]]
             for name, text in row.items()
             if name.startswith("negative")
         )
     )
+    log.info(
+        "%d of %d pairs had another passage of a relevant document as negative, and are left out",
+        *(len(triples) - len(left), len(triples)),
+    )
+    return left
 
 
 def fit(model: SentenceTransformer, data: Dataset, args: argparse.Namespace) -> None:

@@ -2,8 +2,8 @@
 
     python integrations/pyserini/study/study.py --collections DIR --output DIR
 
-trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made), with each
-seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
+trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made, and NAME-passages
+cut from NAME), with each seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
 recipes write them, with the recipe itself, and what results.py reads. With ``--split dev``,
 by which settings are chosen, nothing is kept for results.py. With ``--transfer NAME``, what was
 trained searches that collection's test topics as well. With ``--curves STEPS`` trainings are
@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 from results import ALTERNATIVE, OURS, QRELS, RUNS, STATIC, UNTRAINED
 
-from dense_hn import DenseHNError, cli, max_passage, trec
+from dense_hn import DenseHNError, cli, maxp, trec
 from dense_hn.collections.corpus import read_corpus
 from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
@@ -330,16 +330,8 @@ def search(pipeline: Pipeline, system: str, folder: Path, space: str) -> None:
     topics = pipeline.topics(pipeline.split)
     output = pipeline.hits(system, pipeline.split)
     vectors, hits = Vectors.load(pipeline.vectors(space)), pipeline.recipe.evaluate.hits
-    folded = pipeline.max_passage
-    mine(
-        loaded(pipeline, folder),
-        vectors,
-        topics,
-        hits,
-        output,
-        system,
-        of_documents=folded,
-    )
+    encoder, folded = loaded(pipeline, folder), pipeline.max_passage
+    mine(encoder, vectors, topics, hits, output, system, max_passage=folded)
 
 
 def keep_runs(
@@ -368,7 +360,7 @@ def keep_runs(
     if pipeline.trainings:
         trained = trec.read_qrels(pipeline.judged("train"))
         asked = {
-            max_passage.document(docid) if pipeline.max_passage else docid
+            maxp.document(docid) if pipeline.max_passage else docid
             for qid in trained
             for docid in trec.positives(trained, qid)
         }

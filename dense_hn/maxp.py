@@ -26,10 +26,17 @@ def best_of(scored: Mapping[str, float]) -> dict[str, float]:
     return highest
 
 
+def of_documents(
+    table: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """A run, or qrels, of passages as one of their documents."""
+    return {qid: best_of(scored) for qid, scored in table.items()}
+
+
 def by_document(
     found: Iterable[tuple[str, Mapping[str, float]]],
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """:func:`best_of` for every (qid, hits), or (qid, judgements), one after another."""
+    """:func:`of_documents` of a run that comes one (qid, hits) after another."""
     return ((qid, best_of(scored)) for qid, scored in found)
 
 
@@ -48,8 +55,8 @@ def meant(
             has, all of these stay.
 
     Returns:
-        The relevant ones that stay, with their levels; and of how many of the documents,
-        summed over the topics, no run had a passage.
+        The relevant ones that stay, with their levels; and of how many documents of several
+        passages, summed over the topics, no run had one.
     """
     kept: trec.Qrels = {}
     untold = 0
@@ -64,7 +71,7 @@ def meant(
                 for run in runs
             )
             best = trec.ranked(next(filter(None, listed), {}))[:1]
-            untold += not best
+            untold += len(docids) > 1 and not best
             for docid in best or docids:
                 kept[qid][docid] = qrels[qid][docid]
     return kept, untold
