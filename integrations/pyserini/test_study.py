@@ -265,9 +265,12 @@ def test_the_pages_say_what_the_kept_runs_say(monkeypatch, capsys):
     assert f"\n{summary.strip()}\n" in (results.ROOT / "README.md").read_text()
 
 
-def test_the_kept_runs_of_hybrid_search_give_the_printed_table(monkeypatch, capsys):
+@pytest.mark.parametrize("folder", ["fairytaleqa-longer", "fairytaleqa-hybrid"])
+def test_the_kept_runs_of_hybrid_search_give_the_printed_table(
+    folder, monkeypatch, capsys
+):
     blocks = (study.HERE / "study.md").read_text().split("```")
-    place = next(n for n, text in enumerate(blocks) if "fairytaleqa-longer" in text)
+    place = next(n for n, text in enumerate(blocks) if folder in text)
     *_, line = blocks[place].strip().splitlines()
     expanded = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {line}"],

@@ -38,9 +38,8 @@ HERE = Path(__file__).parent
 # Hits of a topic in the runs that are kept.
 DEPTH = 20
 SEEDS = (42, 43, 44)
-# Whose best passage of a relevant document is meant: for the warm-up and
-# sentence-transformers, and for what goes on from the warm-up. BM25 does not list all.
-FIRST_POSITIVES, POSITIVES = ["bm25", "base"], ["warmup"]
+# Whose best passage of a relevant document is meant; BM25 does not list all.
+POSITIVES = ["bm25", "base"]
 # Evaluation while training, after which the last weights are kept as without it.
 CURVES = {
     "eval_strategy": "steps",
@@ -166,8 +165,7 @@ def filled(
             "seed": seed,
         }
         if budget.words:
-            first = stage == "warmup"
-            trainings[stage]["positives"] = FIRST_POSITIVES if first else POSITIVES
+            trainings[stage]["positives"] = POSITIVES
         if curves and stage != "warmup":
             trainings[stage] |= CURVES | {"eval_steps": curves}
         if budget.judged_only:
@@ -242,9 +240,9 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
     }
     after = ["collection", "base"]
     if budget.words:
-        runs = [pipeline.hits(system, "train") for system in FIRST_POSITIVES]
+        runs = [pipeline.hits(system, "train") for system in POSITIVES]
         options["positives"] = [*map(str, runs)]
-        after += [f"{system}.train" for system in FIRST_POSITIVES]
+        after += [f"{system}.train" for system in POSITIVES]
     folder = pipeline.model(ALTERNATIVE)
     code = (HERE / "alternative.py").read_text(encoding="utf-8")
     pipeline.ledger.add(
