@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dense_hn import DenseHNError, maxp, trec
+from dense_hn.check import ids
 from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import Corpus, read_corpus
@@ -80,7 +81,9 @@ def test_a_document_without_text_is_counted(tmp_path):
     ("spec", "message"),
     [
         ("{words: 3}", "expected {of: "),
-        ("{of: {beir: x}, words: 3, step: 1}", "expected {of: "),
+        ("{of: {beir: x}, words: 3, step: 1}", "passages: unknown key 'step'; there"),
+        ("{of: {beir: x}, word: 3}", "did you mean 'words'"),
+        ("7", "expected {of: .*, got 7"),
         ("{of: {beir: }, words: 3}", "expected {of: "),
         ("{of: {beir: {folder: x, title: no}}, words: 3}", "did you mean 'titles'"),
         ("{of: {bier: x}, words: 3}", "unknown source 'bier'; did you mean 'beir'"),
@@ -205,3 +208,29 @@ def test_passages_are_scored_as_documents(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", argv)
     evaluate.main()
     assert re.search(r"^run +0\.7500$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_documents_that_are_scored_as_passages_are_told_of(
+    tmp_path, monkeypatch, capsys, caplog
+):
+    trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#0": 1}})
+    trec.write_run(tmp_path / "run.txt", {"q": {"a": 1.0}}, "x")
+    argv = [
+        "evaluate",
+        "--qrels",
+        str(tmp_path / "qrels.txt"),
+        str(tmp_path / "run.txt"),
+    ]
+    for flags, told in (([], True), (["--max_passage"], False)):
+        caplog.clear()
+        monkeypatch.setattr(sys, "argv", [*argv, *flags])
+        evaluate.main()
+        assert any("--max_passage" in line for line in caplog.messages) is told
+
+
+def test_a_check_takes_runs_of_documents():
+    cut = passages.cut(made(a="1 2 3 4 5", b="1", c="2"), 3, 1)
+    for docid, unknown in (("a", 0), ("a#1", 0), ("d", 1)):
+        found = ids.of_run(cut, "run", {"q": {docid: 1.0}})
+        counts = {finding.name: finding.count for finding in found}
+        assert counts["documents not in the corpus: run"] == unknown

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dense_hn import trec
 from dense_hn.check.report import ERROR, WARNING, Finding
 from dense_hn.collections.collection import TRAIN, Collection
+from dense_hn.maxp import DELIMITER
 
 
 def of_collection(collection: Collection, unusable: str) -> Iterator[Finding]:
@@ -63,7 +64,7 @@ def of_collection(collection: Collection, unusable: str) -> Iterator[Finding]:
 
 
 def of_run(collection: Collection, name: str, run: trec.Run) -> Iterator[Finding]:
-    """Ids of a run, and which splits it is for.
+    """Ids of a run, and which splits it is for; of passages, it may list their documents.
 
     A run is for every split that it has topics of; one for the training topics must
     have them all, or some are trained without its negatives.
@@ -76,7 +77,11 @@ def of_run(collection: Collection, name: str, run: trec.Run) -> Iterator[Finding
     yield Finding.of(
         f"documents not in the corpus: {name}",
         ERROR,
-        _unknown(run, collection),
+        [
+            (qid, docid)
+            for qid, docid in _unknown(run, collection)
+            if f"{docid}{DELIMITER}0" not in collection.corpus
+        ],
         f"hits in {name} that are not in the corpus",
         _document,
         "use the corpus that the run was made for",

@@ -5,13 +5,18 @@
 A document D of the other source becomes D#0, D#1, … (dense_hn.maxp).
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from dense_hn import DenseHNError
 from dense_hn.collections.collection import Collection
 from dense_hn.maxp import DELIMITER
+from dense_hn.names import unknown
 
+log = logging.getLogger("dense_hn")
+
+KEYS = ("of", "words", "overlap")
 FORM = "{of: {KIND: VALUE}, words: NUMBER, overlap: NUMBER (0)}"
 
 
@@ -22,12 +27,13 @@ def parse(value: Any) -> tuple[str, Any, int, int]:
         DenseHNError: a value of another form, numbers out of range.
     """
     given = dict(value) if isinstance(value, dict) else {}
+    for key in given:
+        if key not in KEYS:
+            raise DenseHNError(f"passages: {unknown('key', str(key), KEYS)}")
     of, words, overlap = (
-        given.pop("of", None),
-        given.pop("words", 0),
-        given.pop("overlap", 0),
+        given.get(key, default) for key, default in zip(KEYS, (None, 0, 0), strict=True)
     )
-    if given or not isinstance(of, dict) or len(of) != 1 or not all(of.values()):
+    if not isinstance(of, dict) or len(of) != 1 or not all(of.values()):
         raise DenseHNError(f"passages: expected {FORM}, got {value!r}")
     if not type(words) is type(overlap) is int or not 0 <= overlap < words:
         raise DenseHNError(
@@ -65,6 +71,7 @@ def cut(collection: Collection, words: int, overlap: int) -> Collection:
         }
         corpus |= pieces
         passages[docid] = list(pieces)
+    log.info("%d passages of %d documents", len(corpus), len(collection.corpus))
     left_out = collection.left_out.copy()
     for runs in collection.runs.values():
         left_out["runs, which are of whole documents"] += len(runs)

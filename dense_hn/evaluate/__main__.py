@@ -231,6 +231,14 @@ def main() -> None:
         run = trec.read_run(path)
         if args.max_passage:
             run = maxp.of_documents(run)
+        if args.qrels and not any(
+            docid in qrels.get(qid, ()) for qid, hits in run.items() for docid in hits
+        ):
+            log.warning(
+                "%s: none of its hits is judged in %s; is it a run of that corpus? (where one "
+                "has passages D#0 and the other documents D: --max_passage)",
+                *(path, args.qrels),
+            )
         source = "qrels" if args.qrels else "answers"
         runs.append(measures.score(name, qrels, run, by_qrels, source))
         if by_answers:
