@@ -17,6 +17,11 @@ def document(docid: str) -> str:
     return docid.partition(DELIMITER)[0]
 
 
+def passage(docid: str, number: int) -> str:
+    """The id of a document's passage, counted from 0."""
+    return f"{docid}{DELIMITER}{number}"
+
+
 def best_of(scored: Mapping[str, float]) -> dict[str, float]:
     """What the best passage of each document has: of one topic's hits, or judgements."""
     highest: dict[str, float] = {}
@@ -61,15 +66,13 @@ def meant(
     kept: trec.Qrels = {}
     untold = 0
     for qid in qrels:
+        hits_of = [run.get(qid, {}) for run in runs]
         of_document: dict[str, list[str]] = {}
         for docid in trec.positives(qrels, qid):
             of_document.setdefault(document(docid), []).append(docid)
         kept[qid] = {}
         for docids in of_document.values():
-            listed = (
-                {d: run[qid][d] for d in docids if d in run.get(qid, {})}
-                for run in runs
-            )
+            listed = ({d: hits[d] for d in docids if d in hits} for hits in hits_of)
             best = trec.ranked(next(filter(None, listed), {}))[:1]
             untold += len(docids) > 1 and not best
             for docid in best or docids:
@@ -80,7 +83,8 @@ def meant(
 def starts(corpus: Mapping[str, str]) -> dict[str, str]:
     """The first passage of every document, with an ellipsis where there are more."""
     return {
-        document(docid): f"{text} …" if f"{docid[:-1]}1" in corpus else text
+        name: f"{text} …" if passage(name, 1) in corpus else text
         for docid, text in corpus.items()
-        if docid.endswith(f"{DELIMITER}0")
+        for name in [document(docid)]
+        if docid == passage(name, 0)
     }

@@ -160,8 +160,9 @@ def mine(
         "hits": hits,
         "fp16": fp16,
         "tag": tag,
-        **({"max_passage": True} if max_passage else {}),
     }
+    if max_passage:
+        made_from["max_passage"] = True
     if provenance.is_made_from(output, made_from):
         log.info("%s is there, made from the same encoder and topics", output)
         if not ranks.place()[0]:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from dense_hn import DenseHNError
+
 LISTED = 20
 
 
@@ -22,3 +24,18 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
         more = ", …" if len(known) > LISTED else ""
         hint = f"there are {', '.join(known[:LISTED])}{more}"
     return f"unknown {what} {name!r}; {hint}"
+
+
+def require_known(
+    names: Iterable[object], known: Iterable[str], where: str, what: str
+) -> None:
+    """Check that every name is one of ``known``; ``where`` and :func:`unknown`'s ``what`` are
+    for the message.
+
+    Raises:
+        DenseHNError: names the first that is not.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise DenseHNError(f"{where}: {unknown(what, str(name), known)}")

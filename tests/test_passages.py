@@ -151,7 +151,7 @@ def test_training_leaves_the_other_passages_alone(tmp_path):
     assert supervision.without_others(run)["q"] == {"b#0": 4.0, "a#1": 3.0}
 
 
-def test_a_run_max_passage_tells_of_no_passage(tmp_path):
+def test_a_run_of_documents_tells_of_no_passage(tmp_path):
     trec.write_topics(tmp_path / "topics.tsv", {"q": "x"})
     trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#0": 1, "a#1": 1}})
     trec.write_run(tmp_path / "run.txt", {"q": {"a": 1.0}}, "x")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dense_hn import trec
 from dense_hn.check.report import ERROR, WARNING, Finding
 from dense_hn.collections.collection import TRAIN, Collection
-from dense_hn.maxp import DELIMITER
+from dense_hn.maxp import passage
 
 
 def of_collection(collection: Collection, unusable: str) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ def of_run(collection: Collection, name: str, run: trec.Run) -> Iterator[Finding
         [
             (qid, docid)
             for qid, docid in _unknown(run, collection)
-            if f"{docid}{DELIMITER}0" not in collection.corpus
+            if passage(docid, 0) not in collection.corpus
         ],
         f"hits in {name} that are not in the corpus",
         _document,

@@ -15,7 +15,7 @@ from dense_hn import DenseHNError, reading, trec
 from dense_hn.collections.collection import Collection
 from dense_hn.files import digest, require_file, require_folder
 from dense_hn.ids import require_id
-from dense_hn.names import unknown
+from dense_hn.names import require_known
 
 log = logging.getLogger("dense_hn")
 
@@ -77,11 +77,7 @@ def digests(value: Any) -> list[str]:
 def _parse(value: Any) -> tuple[Path, bool]:
     """The folder, and whether titles are read."""
     given = dict(value) if isinstance(value, dict) else {"folder": value}
-    for key in given:
-        if key not in ("folder", "titles"):
-            raise DenseHNError(
-                f"beir: {unknown('key', str(key), ('folder', 'titles'))}"
-            )
+    require_known(given, ("folder", "titles"), "beir", "key")
     folder, titles = given.get("folder"), given.get("titles", True)
     if not isinstance(folder, str | Path) or not isinstance(titles, bool):
         raise DenseHNError(

@@ -11,8 +11,8 @@ from typing import Any
 
 from dense_hn import DenseHNError
 from dense_hn.collections.collection import Collection
-from dense_hn.maxp import DELIMITER
-from dense_hn.names import unknown
+from dense_hn.maxp import DELIMITER, passage
+from dense_hn.names import require_known
 
 log = logging.getLogger("dense_hn")
 
@@ -27,9 +27,7 @@ def parse(value: Any) -> tuple[str, Any, int, int]:
         DenseHNError: a value of another form, numbers out of range.
     """
     given = dict(value) if isinstance(value, dict) else {}
-    for key in given:
-        if key not in KEYS:
-            raise DenseHNError(f"passages: {unknown('key', str(key), KEYS)}")
+    require_known(given, KEYS, "passages", "key")
     of, words, overlap = (
         given.get(key, default) for key, default in zip(KEYS, (None, 0, 0), strict=True)
     )
@@ -66,7 +64,7 @@ def cut(collection: Collection, words: int, overlap: int) -> Collection:
                 "from its document; give the documents other ids"
             )
         pieces = {
-            f"{docid}{DELIMITER}{number}": piece
+            passage(docid, number): piece
             for number, piece in enumerate(_pieces(text.split(), words, overlap))
         }
         corpus |= pieces

@@ -12,7 +12,7 @@ import yaml
 from dense_hn import DenseHNError
 from dense_hn.collections import beir, collection, dpr, files, ir, passages, pydoc
 from dense_hn.collections.collection import DEV, TRAIN, Collection
-from dense_hn.names import unknown
+from dense_hn.names import require_known, unknown
 
 # Each has read(value), which gives the collection as its source has it, digests(value),
 # which changes when that changes, and splits(value): {split: whether it is judged}.
@@ -55,8 +55,7 @@ def settled(kind: str, value: Any) -> Any:
         raise DenseHNError(f"{kind}: expected a path, got {value!r}; quote it")
     if kind == PASSAGES:
         of, documents, words, overlap = passages.parse(value)
-        if of not in KINDS:
-            raise DenseHNError(f"passages: of: {unknown('source', of, KINDS)}")
+        require_known([of], KINDS, "passages: of", "source")
         return {"of": {of: settled(of, documents)}, "words": words, "overlap": overlap}
     if isinstance(value, dict):
         return {str(name): named for name, named in value.items()}

@@ -114,6 +114,11 @@ def divide(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         raise DenseHNError("--answers and --corpus: name both, or neither")
     if not args.answers and (args.split or args.regex):
         raise DenseHNError("--split and --regex say how --answers are read; name those")
+    if args.max_passage and by_answers:
+        raise DenseHNError(
+            f"--max_passage: {by_answers[0]} looks for answers in what a run lists, and "
+            "documents' texts are not in a corpus of passages; leave one of them out"
+        )
     return by_qrels, by_answers
 
 
@@ -162,8 +167,23 @@ def add_accuracy(
     ]
 
 
-def main() -> None:
-    """Score runs from the command line."""
+def tell_unjudged(run: trec.Run, path: str, qrels: trec.Qrels, qrels_path: str) -> None:
+    """Log that a run has no judged hit, whether of documents where the other has passages."""
+    hits = ((qid, docid) for qid, of in run.items() for docid in of)
+    if not any(docid in qrels.get(qid, ()) for qid, docid in hits):
+        log.warning(
+            "%s: none of its hits is judged in %s; is it a run of that corpus? (where one "
+            "has passages D#0 and the other documents D: --max_passage)",
+            *(path, qrels_path),
+        )
+
+
+def arguments() -> argparse.Namespace:
+    """The command line's.
+
+    Raises:
+        DenseHNError: it names no runs.
+    """
     parser = cli.parser("dense_hn.evaluate", __doc__)
     parser.add_argument("--qrels", metavar="FILE", help="TREC's or BEIR's")
     add_arguments(parser, required=False)
@@ -204,12 +224,13 @@ def main() -> None:
             "no runs: name them before --measures and --names, which take all that "
             "follows them"
         )
+    return args
+
+
+def main() -> None:
+    """Score runs from the command line."""
+    args = arguments()
     by_qrels, by_answers = divide(args)
-    if args.max_passage and by_answers:
-        raise DenseHNError(
-            f"--max_passage: {by_answers[0]} looks for answers in what a run lists, and "
-            "documents' texts are not in a corpus of passages; leave one of them out"
-        )
     names = name_runs(args.runs, args.names)
     if args.baseline is not None and args.baseline not in names:
         raise DenseHNError(f"--baseline: {unknown('run', args.baseline, names)}")
@@ -231,14 +252,8 @@ def main() -> None:
         run = trec.read_run(path)
         if args.max_passage:
             run = maxp.of_documents(run)
-        if args.qrels and not any(
-            docid in qrels.get(qid, ()) for qid, hits in run.items() for docid in hits
-        ):
-            log.warning(
-                "%s: none of its hits is judged in %s; is it a run of that corpus? (where one "
-                "has passages D#0 and the other documents D: --max_passage)",
-                *(path, args.qrels),
-            )
+        if args.qrels:
+            tell_unjudged(run, path, qrels, args.qrels)
         source = "qrels" if args.qrels else "answers"
         runs.append(measures.score(name, qrels, run, by_qrels, source))
         if by_answers:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from dense_hn import DenseHNError
-from dense_hn.names import unknown
+from dense_hn.names import require_known, unknown
 
 
 class ArgumentParser(HfArgumentParser):
@@ -51,9 +51,7 @@ def fill(name: str, kind: type, settings: Mapping[str, Any]) -> Any:
         DenseHNError: as :func:`parse`.
     """
     known = [field.name for field in fields(kind)]
-    for key in settings:
-        if key not in known:
-            raise DenseHNError(f"{name}: {unknown('setting', str(key), known)}")
+    require_known(settings, known, name, "setting")
     return parse(name, [kind], argv_of(settings))[0]
 
 

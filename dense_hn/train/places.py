@@ -57,7 +57,7 @@ class Places:
         self.ran = self.work / f"{recipe.name}.yaml"
         # A folder is used as it is; other collections are made.
         self.given = recipe.collection.kind == sources.FOLDER
-        # Whether its corpus is of passages, and its runs and table of their documents.
+        # Whether its corpus is of passages, and evaluated runs and the table of their documents.
         self.max_passage = recipe.collection.kind == sources.PASSAGES
         self.collection = self.work / "collection"
         if self.given:

@@ -115,7 +115,7 @@ def without(rows: Tensor, others: Tensor) -> Tensor:
     """Ranked rows [B, K] without ``others`` [B, O]: what is behind moves up, and −1 follows."""
     if not others.shape[1]:
         return rows
-    found = ((rows[:, :, None] == others[:, None, :]) & (rows >= 0)[:, :, None]).any(2)
+    found = (rows[:, :, None] == others[:, None, :]).any(dim=2)
     order = found.int().argsort(dim=1, stable=True)
     return rows.masked_fill(found, -1).gather(1, order)
 

@@ -29,7 +29,7 @@ import yaml
 from dense_hn import DenseHNError, bm25, rerank
 from dense_hn.collections import sources
 from dense_hn.evaluate import measures
-from dense_hn.names import unknown
+from dense_hn.names import require_known, unknown
 from dense_hn.reading import open_text
 from dense_hn.train import arguments, commands
 
@@ -245,11 +245,7 @@ def _section(kind: type, settings: dict[str, Any], name: str) -> Any:
 
 
 def _collection(settings: dict[str, Any]) -> CollectionSection:
-    for key in settings:
-        if key not in sources.NAMES:
-            raise DenseHNError(
-                f"collection: {unknown('source', str(key), sources.NAMES)}"
-            )
+    require_known(settings, sources.NAMES, "collection", "source")
     given = {key: value for key, value in settings.items() if value}
     if len(given) != 1:
         raise DenseHNError(f"collection: give one of {', '.join(sources.NAMES)}")

@@ -210,6 +210,8 @@ class Supervision:
     ) -> None:
         """Check that every document of qrels, teacher and positives is in the corpus.
 
+        The runs of positives have told what they had to, and are not kept any longer.
+
         Raises:
             DenseHNError: names the first that is not; ``where`` is the corpus's path.
         """
@@ -217,6 +219,7 @@ class Supervision:
         trec.require_known(self.teacher, corpus, args.teacher, where)
         for run, path in zip(self._told, args.positives, strict=True):
             trec.require_known(run, corpus, path, where)
+        self._told = []
 
     def without_others(self, run: trec.Run) -> trec.Run:
         """A run without the passages that are neither relevant nor negatives."""

@@ -2,9 +2,10 @@
 
     python integrations/pyserini/study/study.py --collections DIR --output DIR
 
-trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made, and NAME-passages
-cut from NAME), with each seed, all methods with one budget. ``--output`` gets a folder for each collection and seed, as
-recipes write them, with the recipe itself, and what results.py reads. With ``--split dev``,
+trains on each collection, in BEIR's layout under ``--collections`` (pydoc is made, and
+NAME-passages cut from NAME), with each seed, all methods with one budget. ``--output`` gets a
+folder for each collection and seed, as recipes write them, with the recipe itself, and what
+results.py reads. With ``--split dev``,
 by which settings are chosen, nothing is kept for results.py. With ``--transfer NAME``, what was
 trained searches that collection's test topics as well. With ``--curves STEPS`` trainings are
 evaluated on dev and training topics every so many steps, for diagnose.md; nothing is kept for
@@ -357,11 +358,9 @@ def keep_runs(
     trec.write_qrels(path, qrels)
     if pipeline.trainings:
         trained = trec.read_qrels(pipeline.judged("train"))
-        asked = {
-            maxp.document(docid) if pipeline.max_passage else docid
-            for qid in trained
-            for docid in trec.positives(trained, qid)
-        }
+        if pipeline.max_passage:
+            trained = maxp.of_documents(trained)
+        asked = {docid for qid in trained for docid in trec.positives(trained, qid)}
         known = [
             qid for qid in qrels if not asked.isdisjoint(trec.positives(qrels, qid))
         ]
