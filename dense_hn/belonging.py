@@ -18,7 +18,7 @@ from random import Random
 import numpy as np
 
 from dense_hn import DenseHNError, trec
-from dense_hn.encode import encode_texts
+from dense_hn.encode import encode_some, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.index import IndexVectors
 
@@ -65,8 +65,8 @@ def require_same_vectors(
             "the index was made of"
         )
     rows = _sample(range(len(vectors.docids)), PASSAGES)
-    texts = [corpus[vectors.docids[row]] for row in rows]
-    fresh = encode_texts(encoder, texts, "passage").numpy()
+    docids = [vectors.docids[row] for row in rows]
+    fresh = encode_some(encoder, corpus, docids).numpy()
     stored = vectors.matrix[rows].numpy()
     ratio = float(np.median(_lengths(fresh) / _lengths(stored)))
     if not 1 / LENGTH <= ratio <= LENGTH:

@@ -17,9 +17,10 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dense_hn import DenseHNError, __version__, cli, costs, provenance, ranks, trec
+from dense_hn import (
+    DenseHNError,
+    __version__,
+    cli,
+    costs,
+    document_mean,
+    maxp,
+    provenance,
+    ranks,
+    trec,
+)
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import (
@@ -58,7 +69,7 @@ PICKLE, JSONL = "embedding.pkl", "topics.vect.jsonl"
 def encode_texts(
     encoder: DenseEncoder, texts: Sequence[str], kind: Kind, size: int | None = None
 ) -> Tensor:
-    """Vectors [N, D] (float32, CPU) of texts, in their order.
+    """Vectors [N, D] (float32, CPU) of texts, in their order, without document_weight.
 
     Args:
         encoder: which.
@@ -68,7 +79,7 @@ def encode_texts(
     """
     matrix = torch.empty(len(texts), encoder.dimension)
     with tqdm(total=len(texts), desc=LABEL[kind], unit=f" {kind}") as progress:
-        for window in _windows(len(texts)):
+        for window in _windows(_cuts(len(texts))):
             part = slice(window.start, window.stop)
             ids = encoder.tokenize(texts[part], kind)
             matrix[part] = _encode(encoder, ids, progress, size=size)
@@ -81,15 +92,28 @@ def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vector
     Of several processes (dense_hn.ranks), each encodes a part, and all have all.
     """
     corpus = Corpus.of(corpus)
+    cuts = _cuts_of(encoder, corpus)
     matrix = torch.zeros(len(corpus), encoder.dimension)
 
     def put(window: range, vectors: np.ndarray) -> None:
         matrix[window.start : window.stop] = torch.from_numpy(vectors)
 
-    _encode_windows(encoder, corpus, _windows(len(corpus), *ranks.place()), put)
+    _encode_windows(encoder, corpus, _windows(cuts, *ranks.place()), put)
     where = Path("(in memory)")
     matrix = ranks.summed(matrix)
     return Vectors(corpus.docids, matrix, encoder.digest(), corpus.digest, where)
+
+
+def encode_some(
+    encoder: DenseEncoder, corpus: Mapping[str, str], docids: Sequence[str]
+) -> Tensor:
+    """Vectors [N, D] (float32, CPU) of some passages, as :func:`encode_corpus` has them."""
+    wanted: Iterable[str] = docids
+    if encoder.settings.document_weight:
+        documents = set(map(maxp.document, docids))
+        wanted = [docid for docid in corpus if maxp.document(docid) in documents]
+    vectors = encode_in_memory(encoder, {docid: corpus[docid] for docid in wanted})
+    return vectors.matrix[vectors.docids.rows(docids)]
 
 
 def encode_corpus(
@@ -133,6 +157,7 @@ def encode_corpus(
         return Vectors.load(folder)
     holds, also = (MATRIX, DOCIDS, MANIFEST), [COSTS]
     require_replaceable(folder, *holds, also=also)
+    cuts = _cuts_of(encoder, corpus)
     with costs.Costs() as spent, ranks.parts(folder, manifest) as parts:
         if not rank and not (parts / MATRIX).is_file():
             _begin(parts, (len(corpus), encoder.dimension), folder)
@@ -141,11 +166,7 @@ def encode_corpus(
         # Before any process adds to them.
         ranks.wait()
         missing = [
-            [
-                one
-                for one in _windows(len(corpus), of, number)
-                if _name(one) not in there
-            ]
+            [one for one in _windows(cuts, of, number) if _name(one) not in there]
             for of in range(number)
         ]
         put = partial(_put, parts, np.load(parts / MATRIX, mmap_mode="r").offset)
@@ -198,13 +219,33 @@ def _name(window: range) -> str:
     return f"{window.start}-{window.stop}"
 
 
-def _windows(total: int, rank: int = 0, number: int = 1) -> list[range]:
-    """The rows of each window that process ``rank`` of ``number`` encodes."""
+def _cuts(total: int, number: int = 1) -> list[int]:
+    """Where windows of so many rows begin and end, for ``number`` processes."""
     size = min(WINDOW, -(-total // number))
-    return [
-        range(start, min(start + size, total))
-        for start in range(rank * size, total, max(1, number * size))
-    ]
+    return [*range(0, total, max(1, size)), total]
+
+
+def _cuts_of(encoder: DenseEncoder, corpus: Corpus) -> list[int]:
+    """The same of a corpus, where documents are in one window each if vectors need them so.
+
+    Raises:
+        DenseHNError: passages of a document that do not stand together, where they must.
+    """
+    cuts = _cuts(len(corpus), ranks.place()[1])
+    weight = encoder.settings.document_weight
+    if not weight:
+        return cuts
+    documents = document_mean.require_together(corpus.docids)
+    if documents == len(corpus):
+        log.warning("document_weight changes nothing: no document has several passages")
+    log.info("%d passages of %d documents", len(corpus), documents)
+    return document_mean.moved(cuts, corpus.docids)
+
+
+def _windows(cuts: Sequence[int], rank: int = 0, number: int = 1) -> list[range]:
+    """The rows of each window that process ``rank`` of ``number`` encodes."""
+    windows = [range(*ends) for ends in pairwise(cuts) if ends[0] < ends[1]]
+    return windows[rank::number]
 
 
 def _reserve(matrix: Path, folder: Path) -> None:
@@ -234,11 +275,17 @@ def _encode_windows(
     """
     with costs.part("tokenise"):
         tokens = tokens_of(encoder, corpus, "passage")
+    settings = encoder.settings
     total = sum(map(len, windows))
     with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
         for window in windows:
             ids = [tokens[row] for row in window]
             vectors = _encode(encoder, ids, progress, half).numpy()
+            if settings.document_weight:
+                docids = [corpus.docids[row] for row in window]
+                vectors = document_mean.add(
+                    vectors, docids, settings.document_weight, settings.l2_norm
+                )
             with costs.part("write"):
                 broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
                 if broken.size:

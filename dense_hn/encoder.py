@@ -288,6 +288,8 @@ class DenseEncoder(nn.Module):
             getattr(ours, f"{kind}_prefix"),
         )
         settings = ours.pooling, ours.l2_norm, length, prefix
+        if kind == "passage" and ours.document_weight:
+            settings += (ours.document_weight,)
         return digest_of(self.model, self.tokenizer, settings)
 
     def searches(self, passages: str) -> bool:

@@ -38,6 +38,9 @@ class EncoderSettings:
     # Text put before every query (passage), followed by one blank; empty for none.
     query_prefix: str = ""
     passage_prefix: str = ""
+    # Of the mean of a document's passages (D#0, D#1, …), where it is added to the vector of
+    # each, whose own weight is 1; see dense_hn.document_mean.
+    document_weight: float = 0.0
     # "own" (the checkpoint's tokenizer as it is) or "transformers-2" (lower-cased, with
     # a blank before it; see dense_hn.tokenizer). For byte-level BPE only.
     tokenization: str = "own"
@@ -59,6 +62,8 @@ class EncoderSettings:
             raise DenseHNError("encoder: query_length and passage_length start at 3")
         if not 0 < self.scale < math.inf:
             refuse("scale", self.scale, "a number above 0")
+        if not 0 <= self.document_weight < math.inf:
+            refuse("document_weight", self.document_weight, "a number from 0 on")
         if self.architecture == "ance":
             fixed = {"pooling": "cls", "l2_norm": False, "query_length": 64}
             fixed |= {"query_prefix": "", "passage_prefix": ""}

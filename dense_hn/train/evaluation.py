@@ -242,6 +242,8 @@ def take_share(
 def _rows(
     docids: Docids, judged: AbstractSet[str], share: float, seed: int
 ) -> list[int]:
-    number = int(share * len(docids))
-    drawn = Random(f"{seed} evaluation").sample(range(len(docids)), number)
-    return sorted({*drawn, *docids.rows(list(judged)).tolist()})
+    """Of a share of the documents, and of judged ones, the rows; of passages, all of each."""
+    names = list(dict.fromkeys(map(maxp.document, docids)))
+    drawn = Random(f"{seed} evaluation").sample(names, int(share * len(names)))
+    taken = {*drawn, *map(maxp.document, judged)}
+    return [row for row, docid in enumerate(docids) if maxp.document(docid) in taken]

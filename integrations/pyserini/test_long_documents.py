@@ -4,6 +4,7 @@ import random
 import shlex
 
 import pytest
+import torch
 from compare_runs import compare
 from replay import run_here
 
@@ -17,6 +18,7 @@ from dense_hn.train.pipeline import Pipeline
 from dense_hn.train.supervision import Supervision
 
 HITS = 40
+WEIGHT = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def trained(tmp_path_factory, split_folder_in, documents, bert, pyserini_here):
     path.write_text(
         "collection: {passages: {of: {files: {corpus: "
         f"{made}/corpus/corpus.jsonl, {files}}}}}, words: 5, overlap: 1}}}}\n"
-        f"encoder: {{source: {bert}}}\nevaluate: {{hits: {HITS}, measures: [RR@10]}}\n"
+        f"encoder: {{source: {bert}, document_weight: {WEIGHT}}}\nevaluate: {{hits: {HITS}, measures: [RR@10]}}\n"
         f"star: {{{steps}, negatives: [base]}}\nadore: {{{steps}, judged_only: true}}\n"
     )
     pipeline = Pipeline(recipe.read(str(path)), root)
@@ -70,7 +72,13 @@ def test_documents_have_the_scores_of_their_best_passages(trained):
     texts = read_corpus(pipeline.corpus)
     topics = trec.read_topics(pipeline.topics("test"))
     documents = DenseEncoder.load(str(pipeline.model("star")))
-    matrix = encode_texts(documents, list(texts.values()), "passage").double()
+    own = encode_texts(documents, list(texts.values()), "passage").double()
+    names = [docid.split("#")[0] for docid in texts]
+    rows = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    means = torch.stack([own[rows[name]].mean(dim=0) for name in names])
+    matrix = torch.nn.functional.normalize(own + WEIGHT * means)
     queries = DenseEncoder.load(str(pipeline.model("adore")))
     run = trec.read_run(pipeline.hits("adore", "test"))
     for qid, text in topics.items():

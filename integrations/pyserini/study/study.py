@@ -74,9 +74,11 @@ class Budget:
     judged_only: bool = False
     # Queries that a passage is encoded for at once, in training both sides.
     topics_per_positive: int = 1
-    # Of a passage, and of the overlap of two, where documents are cut, their titles left out.
+    # Of a passage, and of the overlap of two, where documents are cut, their titles left out;
+    # and how much of the mean of its document's passages is added to each one's vector.
     words: int = 0
     overlap: int = 0
+    document_weight: float = 0.0
 
 
 BUDGETS = {
@@ -149,6 +151,8 @@ def filled(
     sections = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
     fixed = {key: sections.pop(key) for key in ("encoder", "evaluate")}
     fixed["encoder"] |= {"passage_length": budget.length}
+    if budget.document_weight:
+        fixed["encoder"]["document_weight"] = budget.document_weight
     wanted = set(stages or sections)
     for stage in reversed(sections):
         if stage in wanted:
@@ -312,10 +316,12 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
 
 
 def loaded(pipeline: Pipeline, folder: Path) -> DenseEncoder:
-    """An encoder with the lengths of this collection."""
-    names = "query_length", "passage_length"
-    lengths = {name: pipeline.encoder_settings[name] for name in names}
-    return DenseEncoder.load(str(folder), **lengths)
+    """An encoder with the lengths, and the weight of documents, of this collection."""
+    names = "query_length", "passage_length", "document_weight"
+    given = pipeline.encoder_settings
+    return DenseEncoder.load(
+        str(folder), **{name: given[name] for name in names if name in given}
+    )
 
 
 def encode(pipeline: Pipeline, folder: Path) -> None:

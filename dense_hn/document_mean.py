@@ -1,0 +1,73 @@
+"""Vectors of passages that know of their document: the mean of its passages, added to each.
+
+    w_i = (v_i + weight · mean_j v_j) / (1 + weight)        i, j: passages of one document
+
+scaled to length one again where the encoder's vectors are. A short passage does not say who and
+where its text is about; the rest of its document does. The passages' language model smoothed with
+their document's (Liu and Croft, CIKM 2002) is the same idea for counted words. A document of one
+passage keeps its vector.
+
+Passages are called D#0, D#1, … (dense_hn.maxp), and those of a document stand together.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from dense_hn import DenseHNError, maxp
+
+
+def require_together(docids: Iterable[str]) -> int:
+    """How many documents these are passages of.
+
+    Raises:
+        DenseHNError: those of a document do not stand one after another.
+    """
+    seen: set[str] = set()
+    for name, _ in groupby(docids, maxp.document):
+        if name in seen:
+            raise DenseHNError(
+                f"document_weight: the passages of {name!r} do not stand one after another in "
+                "the corpus; sort it by document"
+            )
+        seen.add(name)
+    return len(seen)
+
+
+def moved(cuts: Iterable[int], docids: Sequence[str]) -> list[int]:
+    """Rows to cut a corpus at, each moved on to where no document is cut, in their order."""
+    apart = []
+    for row in cuts:
+        while 0 < row < len(docids) and _same(docids[row - 1], docids[row]):
+            row += 1
+        apart.append(row)
+    return apart
+
+
+def add(
+    vectors: np.ndarray, docids: Sequence[str], weight: float, l2_norm: bool
+) -> np.ndarray:
+    """The vectors [N, D] (float32) of passages with their documents' means in them.
+
+    Args:
+        vectors: [N, D] float32.
+        docids: of these N passages; of a document, all of them stand here, together.
+        weight: of the mean, where the passage itself has one.
+        l2_norm: whether vectors have length one, and get it again.
+    """
+    new = [
+        not row or not _same(docids[row - 1], docid) for row, docid in enumerate(docids)
+    ]
+    starts = np.flatnonzero(new)
+    counts = np.diff([*starts, len(vectors)])
+    means = np.add.reduceat(vectors, starts, axis=0) / counts[:, None]
+    mixed = (vectors + weight * np.repeat(means, counts, axis=0)) / (1 + weight)
+    if l2_norm:
+        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+    return mixed.astype(np.float32)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether these are passages of one document."""
+    return maxp.document(one) == maxp.document(other)

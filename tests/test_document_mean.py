@@ -1,0 +1,179 @@
+"""Vectors with their documents' means in them, against a slow float64 loop."""
+
+import logging
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from dense_hn import DenseHNError, document_mean, encode
+from dense_hn.belonging import require_same_vectors
+from dense_hn.collections.corpus import Corpus
+from dense_hn.encode import encode_corpus, encode_in_memory, encode_some, encode_texts
+from dense_hn.encoder import DenseEncoder
+from dense_hn.index import read_index
+from dense_hn.train.evaluation import encode_share, take_share
+
+WEIGHT = 0.75
+
+
+@pytest.fixture(scope="module")
+def passages(corpus):
+    """The made corpus as passages of documents of 1 to 9."""
+    texts, made = list(corpus.values()), {}
+    for document in range(100):
+        size = 1 + document % 9
+        if len(made) + size > len(texts):
+            return made
+        for number in range(size):
+            made[f"d{document}#{number}"] = texts[len(made)]
+    return made
+
+
+@pytest.fixture(scope="module")
+def encoder(bert):
+    return DenseEncoder.load(str(bert), document_weight=WEIGHT)
+
+
+def slowly(vectors, docids, weight, l2_norm):
+    """The formula, one passage and one number at a time."""
+    rows = []
+    for docid in docids:
+        document = docid.split("#")[0]
+        own = [n for n, other in enumerate(docids) if other.split("#")[0] == document]
+        row = []
+        for place in range(vectors.shape[1]):
+            mean = sum(float(vectors[n, place]) for n in own) / len(own)
+            one = float(vectors[docids.index(docid), place])
+            row.append((one + weight * mean) / (1 + weight))
+        length = sum(value**2 for value in row) ** 0.5 if l2_norm else 1
+        rows.append([value / length for value in row])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("l2_norm", [True, False])
+def test_vectors_are_those_of_a_loop(passages, l2_norm):
+    docids = list(passages)
+    vectors = np.random.default_rng(1).normal(size=(len(docids), 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = document_mean.add(vectors, docids, WEIGHT, l2_norm)
+    assert found.dtype == np.float32
+    expected = slowly(vectors, docids, WEIGHT, l2_norm)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # A document of one passage keeps its vector, others do not.
+    np.testing.assert_allclose(found[0], vectors[0], atol=1e-6)
+    assert np.abs(found[1] - vectors[1]).max() > 0.01
+
+
+def test_cuts_move_to_where_no_document_is_cut():
+    docids = ["a#0", "a#1", "b", "c#0", "c#1", "c#2", "d"]
+    assert document_mean.moved(range(8), docids) == [0, 2, 2, 3, 6, 6, 6, 7]
+    assert document_mean.require_together(docids) == 4
+
+
+@pytest.mark.parametrize("window", [1, 7, 100])
+def test_a_corpus_has_them_in_windows_of_any_size(
+    window, passages, encoder, bert, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(encode, "WINDOW", window)
+    plain = encode_texts(
+        DenseEncoder.load(str(bert)), list(passages.values()), "passage"
+    )
+    expected = slowly(plain.numpy(), list(passages), WEIGHT, True)
+    vectors = encode_corpus(encoder, passages, tmp_path / "vectors")
+    np.testing.assert_allclose(vectors.matrix, expected, atol=1e-6)
+    assert torch.equal(encode_in_memory(encoder, passages).matrix, vectors.matrix)
+    some = ["d8#3", "d0#0", "d8#1"]
+    rows = [list(passages).index(docid) for docid in some]
+    np.testing.assert_allclose(
+        encode_some(encoder, passages, some), expected[rows], atol=1e-6
+    )
+
+
+def test_what_was_stopped_goes_on(passages, encoder, tmp_path, monkeypatch):
+    """The windows that are there are not encoded again."""
+    monkeypatch.setattr(encode, "WINDOW", 7)
+    whole = encode_corpus(encoder, passages, tmp_path / "whole").matrix
+    real, left = encode._encode, [3]
+
+    def stopping(*args):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(encode, "_encode", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(encoder, passages, tmp_path / "stopped")
+    again = encode_corpus(encoder, passages, tmp_path / "stopped").matrix
+    assert torch.equal(again, whole)
+    # All windows once; that of the stop began twice.
+    windows = len(encode._windows(encode._cuts_of(encoder, Corpus.of(passages))))
+    assert 3 - left[0] == windows + 1
+
+
+def test_the_weight_is_part_of_the_vectors_and_not_of_the_queries(bert, encoder):
+    plain = DenseEncoder.load(str(bert))
+    assert plain.digest() != encoder.digest()
+    assert plain.digest("query") == encoder.digest("query")
+    assert plain.digest() == DenseEncoder.load(str(bert), document_weight=0).digest()
+
+
+def test_a_saved_encoder_has_its_weight(encoder, tmp_path):
+    encoder.save(tmp_path / "saved")
+    again = DenseEncoder.load(str(tmp_path / "saved"))
+    assert again.settings.document_weight == WEIGHT
+    assert again.digest() == encoder.digest()
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("inf"), float("nan")])
+def test_other_weights_are_refused(weight, bert):
+    with pytest.raises(DenseHNError, match="document_weight is .* a number from 0 on"):
+        DenseEncoder.load(str(bert), document_weight=weight)
+
+
+def test_documents_that_are_scattered_are_refused(
+    passages, encoder, tmp_path, monkeypatch
+):
+    scattered = {docid: passages[docid] for docid in sorted(passages, key=len)}
+    scattered |= {"d1#9": "lamp"}
+    monkeypatch.delattr(encode, "_encode_windows")
+    with pytest.raises(DenseHNError, match="'d1' do not stand one after another"):
+        encode_corpus(encoder, scattered, tmp_path / "vectors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_without_passages_is_told_of(corpus, encoder, bert, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    vectors = encode_corpus(encoder, corpus, tmp_path / "vectors").matrix
+    assert any("no document has several" in line for line in caplog.messages)
+    plain = encode_texts(DenseEncoder.load(str(bert)), list(corpus.values()), "passage")
+    np.testing.assert_allclose(vectors, plain, atol=1e-6)
+
+
+def test_an_index_is_known_by_its_weight(passages, bert, encoder, tmp_path):
+    matrix = encode_corpus(encoder, passages, tmp_path / "vectors").matrix
+    written = faiss.index_factory(matrix.shape[1], "Flat", faiss.METRIC_INNER_PRODUCT)
+    written.add(matrix.numpy())
+    faiss.write_index(written, str(tmp_path / "index"))
+    (tmp_path / "docid").write_text("".join(f"{docid}\n" for docid in passages))
+    index = read_index(tmp_path)
+    require_same_vectors(index, encoder, "it", passages, "c.jsonl")
+    plain = DenseEncoder.load(str(bert))
+    with pytest.raises(DenseHNError, match="another encoder"):
+        require_same_vectors(index, plain, "it", passages, "c.jsonl")
+
+
+def test_a_share_of_the_corpus_has_whole_documents(passages, encoder):
+    corpus = Corpus.of(passages)
+    found = encode_share(encoder, {"d8#2"}, corpus, 0.3, 1)
+    taken = {docid.split("#")[0] for docid in found.docids}
+    assert "d8" in taken
+    documents = len({docid.split("#")[0] for docid in passages})
+    assert len(taken - {"d8"}) in (int(0.3 * documents), int(0.3 * documents) - 1)
+    assert list(found.docids) == [d for d in passages if d.split("#")[0] in taken]
+    whole = encode_in_memory(encoder, passages)
+    again = take_share(whole, {"d8#2"}, 0.3, 1)
+    assert list(again.docids) == list(found.docids)
+    np.testing.assert_allclose(again.matrix, found.matrix, atol=1e-6)
