@@ -33,7 +33,7 @@ from dense_hn import (
     __version__,
     cli,
     costs,
-    document_mean,
+    document_vector,
     maxp,
     provenance,
     ranks,
@@ -235,11 +235,11 @@ def _cuts_of(encoder: DenseEncoder, corpus: Corpus) -> list[int]:
     weight = encoder.settings.document_weight
     if not weight:
         return cuts
-    documents = document_mean.require_together(corpus.docids)
+    documents = document_vector.require_together(corpus.docids)
     if documents == len(corpus):
-        log.warning("document_weight changes nothing: no document has several passages")
+        log.warning("document_weight: no document here has several passages (D#0, D#1)")
     log.info("%d passages of %d documents", len(corpus), documents)
-    return document_mean.moved(cuts, corpus.docids)
+    return document_vector.moved(cuts, corpus.docids)
 
 
 def _windows(cuts: Sequence[int], rank: int = 0, number: int = 1) -> list[range]:
@@ -275,16 +275,16 @@ def _encode_windows(
     """
     with costs.part("tokenise"):
         tokens = tokens_of(encoder, corpus, "passage")
-    settings = encoder.settings
     total = sum(map(len, windows))
     with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
         for window in windows:
             ids = [tokens[row] for row in window]
             vectors = _encode(encoder, ids, progress, half).numpy()
-            if settings.document_weight:
+            if encoder.settings.document_weight:
                 docids = [corpus.docids[row] for row in window]
-                vectors = document_mean.add(
-                    vectors, docids, settings.document_weight, settings.l2_norm
+                texts = [corpus.texts[row] for row in window]
+                vectors = _with_documents(
+                    encoder, vectors, docids, texts, progress, half
                 )
             with costs.part("write"):
                 broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -295,6 +295,25 @@ def _encode_windows(
                         "leave out --fp16 if it was given, else look at the encoder"
                     )
                 put(window, vectors)
+
+
+def _with_documents(
+    encoder: DenseEncoder,
+    vectors: np.ndarray,
+    docids: Sequence[str],
+    texts: Sequence[str],
+    progress: tqdm,
+    half: str | None,
+) -> np.ndarray:
+    """The vectors [N, D] of all passages of some documents, with those of the documents."""
+    settings = encoder.settings
+    whole, own = document_vector.documents(docids, texts)
+    progress.total += len(whole)
+    ids = encoder.tokenize(whole, "passage", settings.document_length)
+    wholes = _encode(encoder, ids, progress, half).numpy()[own]
+    return document_vector.add(
+        vectors, wholes, settings.document_weight, settings.l2_norm
+    )
 
 
 @torch.no_grad()

@@ -105,6 +105,8 @@ class DenseEncoder(nn.Module):
             )
         self._positions = positions_of(model.config)
         self.require_room_for(settings.query_length, settings.passage_length)
+        if settings.document_weight:
+            self.require_room_for(settings.document_length)
 
     @classmethod
     def load(
@@ -166,11 +168,14 @@ class DenseEncoder(nn.Module):
         """
         for length in filter(lambda length: length is not None, lengths):
             if length < 3:
-                raise DenseHNError("query_length and passage_length start at 3")
+                raise DenseHNError(
+                    "query_length, passage_length and document_length start at 3"
+                )
             if self._positions is not None and length > self._positions:
                 raise DenseHNError(
                     f"{self.model.config.name_or_path}: takes {self._positions} tokens "
-                    f"at most, {length} asked for; lower query_length or passage_length"
+                    f"at most, {length} asked for; lower query_length, passage_length or "
+                    "document_length"
                 )
 
     @property
@@ -289,7 +294,7 @@ class DenseEncoder(nn.Module):
         )
         settings = ours.pooling, ours.l2_norm, length, prefix
         if kind == "passage" and ours.document_weight:
-            settings += (ours.document_weight,)
+            settings += ours.document_weight, ours.document_length
         return digest_of(self.model, self.tokenizer, settings)
 
     def searches(self, passages: str) -> bool:

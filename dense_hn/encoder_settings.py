@@ -38,9 +38,11 @@ class EncoderSettings:
     # Text put before every query (passage), followed by one blank; empty for none.
     query_prefix: str = ""
     passage_prefix: str = ""
-    # Of the mean of a document's passages (D#0, D#1, …), where it is added to the vector of
-    # each, whose own weight is 1; see dense_hn.document_mean.
+    # Of a document's vector, where it is added to those of its passages (D#0, D#1, …), whose own
+    # weight is 1; see dense_hn.document_vector.
     document_weight: float = 0.0
+    # Longest document that is encoded for that, in tokens, special tokens included.
+    document_length: int = 256
     # "own" (the checkpoint's tokenizer as it is) or "transformers-2" (lower-cased, with
     # a blank before it; see dense_hn.tokenizer). For byte-level BPE only.
     tokenization: str = "own"
@@ -58,8 +60,10 @@ class EncoderSettings:
             refuse("pooling", self.pooling, "cls or mean")
         if self.tokenization not in TOKENIZATIONS:
             refuse("tokenization", self.tokenization, " or ".join(TOKENIZATIONS))
-        if self.query_length < 3 or self.passage_length < 3:
-            raise DenseHNError("encoder: query_length and passage_length start at 3")
+        if min(self.query_length, self.passage_length, self.document_length) < 3:
+            raise DenseHNError(
+                "encoder: query_length, passage_length and document_length start at 3"
+            )
         if not 0 < self.scale < math.inf:
             refuse("scale", self.scale, "a number above 0")
         if not 0 <= self.document_weight < math.inf:

@@ -23,11 +23,12 @@ WEIGHT = 0.5
 
 @pytest.fixture(scope="module")
 def documents(corpus):
-    """The made corpus, longer: no two passages alike, so that no scores are."""
+    """The made corpus, longer: no two passages alike, so that no scores are, and no word of a
+    document twice, so that what two passages share is where they overlap."""
     known = sorted({word for text in corpus.values() for word in text.split()})
     draw = random.Random(3)
     return {
-        docid: f"{text} {' '.join(draw.choices(known, k=12))}"
+        docid: " ".join(dict.fromkeys([*text.split(), *draw.sample(known, len(known))]))
         for docid, text in corpus.items()
     }
 
@@ -47,7 +48,7 @@ def trained(tmp_path_factory, split_folder_in, documents, bert, pyserini_here):
     path.write_text(
         "collection: {passages: {of: {files: {corpus: "
         f"{made}/corpus/corpus.jsonl, {files}}}}}, words: 5, overlap: 1}}}}\n"
-        f"encoder: {{source: {bert}, document_weight: {WEIGHT}}}\nevaluate: {{hits: {HITS}, measures: [RR@10]}}\n"
+        f"encoder: {{source: {bert}, document_weight: {WEIGHT}, document_length: 60}}\nevaluate: {{hits: {HITS}, measures: [RR@10]}}\n"
         f"star: {{{steps}, negatives: [base]}}\nadore: {{{steps}, judged_only: true}}\n"
     )
     pipeline = Pipeline(recipe.read(str(path)), root)
@@ -73,12 +74,15 @@ def test_documents_have_the_scores_of_their_best_passages(trained):
     topics = trec.read_topics(pipeline.topics("test"))
     documents = DenseEncoder.load(str(pipeline.model("star")))
     own = encode_texts(documents, list(texts.values()), "passage").double()
-    names = [docid.split("#")[0] for docid in texts]
-    rows = {}
-    for row, name in enumerate(names):
-        rows.setdefault(name, []).append(row)
-    means = torch.stack([own[rows[name]].mean(dim=0) for name in names])
-    matrix = torch.nn.functional.normalize(own + WEIGHT * means)
+    # Passages share a word with the one before.
+    words = {}
+    for docid, text in texts.items():
+        name, _, number = docid.partition("#")
+        words.setdefault(name, []).extend(text.split()[int(number != "0") :])
+    whole = [" ".join(words[docid.split("#")[0]]) for docid in texts]
+    longer = DenseEncoder.load(str(pipeline.model("star")), passage_length=60)
+    wholes = encode_texts(longer, whole, "passage").double()
+    matrix = torch.nn.functional.normalize(own + WEIGHT * wholes)
     queries = DenseEncoder.load(str(pipeline.model("adore")))
     run = trec.read_run(pipeline.hits("adore", "test"))
     for qid, text in topics.items():

@@ -75,7 +75,7 @@ class Budget:
     # Queries that a passage is encoded for at once, in training both sides.
     topics_per_positive: int = 1
     # Of a passage, and of the overlap of two, where documents are cut, their titles left out;
-    # and how much of the mean of its document's passages is added to each one's vector.
+    # and how much of its document's vector is added to each one's.
     words: int = 0
     overlap: int = 0
     document_weight: float = 0.0

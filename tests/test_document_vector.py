@@ -1,4 +1,4 @@
-"""Vectors with their documents' means in them, against a slow float64 loop."""
+"""Passages' vectors with their documents' in them, against a slow float64 loop."""
 
 import logging
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dense_hn import DenseHNError, document_mean, encode
+from dense_hn import DenseHNError, document_vector, encode, maxp
 from dense_hn.belonging import require_same_vectors
 from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_in_memory, encode_some, encode_texts
@@ -15,72 +15,88 @@ from dense_hn.encoder import DenseEncoder
 from dense_hn.index import read_index
 from dense_hn.train.evaluation import encode_share, take_share
 
-WEIGHT = 0.75
+WEIGHT, LENGTH, LONG = 0.75, 12, 32
 
 
 @pytest.fixture(scope="module")
 def passages(corpus):
-    """The made corpus as passages of documents of 1 to 9."""
+    """The made corpus as passages of documents of 1 to 9, which overlap by a word."""
     texts, made = list(corpus.values()), {}
     for document in range(100):
         size = 1 + document % 9
         if len(made) + size > len(texts):
             return made
+        last = ""
         for number in range(size):
-            made[f"d{document}#{number}"] = texts[len(made)]
+            text = f"{last} {texts[len(made)]}".strip()
+            made[f"d{document}#{number}"] = text
+            last = text.split()[-1]
     return made
 
 
 @pytest.fixture(scope="module")
-def encoder(bert):
-    return DenseEncoder.load(str(bert), document_weight=WEIGHT)
-
-
-def slowly(vectors, docids, weight, l2_norm):
-    """The formula, one passage and one number at a time."""
+def expected(passages, bert):
+    """What document_weight should give, from vectors of single texts."""
+    plain = DenseEncoder.load(str(bert), passage_length=LENGTH)
+    own = encode_texts(plain, list(passages.values()), "passage").double().numpy()
+    longer = DenseEncoder.load(str(bert), passage_length=LONG)
+    wholes = {}
+    for docid, text in passages.items():
+        name = docid.split("#")[0]
+        # All but the word that the passage before ends with.
+        more = text.split()[1:] if name in wholes else text.split()
+        wholes[name] = [*wholes.get(name, []), *more]
+    texts = [" ".join(words) for words in wholes.values()]
+    assert max(map(len, wholes.values())) > LONG > LENGTH
+    encoded = encode_texts(longer, texts, "passage").double().numpy()
+    of = dict(zip(wholes, encoded, strict=True))
     rows = []
-    for docid in docids:
-        document = docid.split("#")[0]
-        own = [n for n, other in enumerate(docids) if other.split("#")[0] == document]
-        row = []
-        for place in range(vectors.shape[1]):
-            mean = sum(float(vectors[n, place]) for n in own) / len(own)
-            one = float(vectors[docids.index(docid), place])
-            row.append((one + weight * mean) / (1 + weight))
-        length = sum(value**2 for value in row) ** 0.5 if l2_norm else 1
+    for docid, vector in zip(passages, own, strict=True):
+        row = [
+            (one + WEIGHT * other) / (1 + WEIGHT)
+            for one, other in zip(vector, of[docid.split("#")[0]], strict=True)
+        ]
+        length = sum(value**2 for value in row) ** 0.5
         rows.append([value / length for value in row])
     return np.array(rows)
 
 
-@pytest.mark.parametrize("l2_norm", [True, False])
-def test_vectors_are_those_of_a_loop(passages, l2_norm):
-    docids = list(passages)
-    vectors = np.random.default_rng(1).normal(size=(len(docids), 5)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    found = document_mean.add(vectors, docids, WEIGHT, l2_norm)
+@pytest.fixture(scope="module")
+def encoder(bert):
+    return DenseEncoder.load(
+        str(bert),
+        passage_length=LENGTH,
+        document_weight=WEIGHT,
+        document_length=LONG,
+    )
+
+
+def test_a_documents_text_has_what_passages_share_once():
+    parts = ["a b c d", "c d e", "e", "f f  g", "f g h"]
+    assert maxp.whole(parts) == "a b c d e f f g h"
+    assert maxp.whole(["a b", "a b", "c"]) == "a b c"
+    assert maxp.whole(["a  b"]) == "a  b"
+
+
+def test_vectors_that_have_no_length_of_one_keep_theirs():
+    vectors, wholes = np.float32([[3, 0], [0, 1]]), np.float32([[1, 2], [1, 2]])
+    found = document_vector.add(vectors, wholes, 0.5, False)
+    # (3 + .5) / 1.5, (0 + 1) / 1.5; (0 + .5) / 1.5, (1 + 1) / 1.5
+    np.testing.assert_allclose(found, [[7 / 3, 2 / 3], [1 / 3, 4 / 3]], rtol=1e-6)
     assert found.dtype == np.float32
-    expected = slowly(vectors, docids, WEIGHT, l2_norm)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    # A document of one passage keeps its vector, others do not.
-    np.testing.assert_allclose(found[0], vectors[0], atol=1e-6)
-    assert np.abs(found[1] - vectors[1]).max() > 0.01
 
 
 def test_cuts_move_to_where_no_document_is_cut():
     docids = ["a#0", "a#1", "b", "c#0", "c#1", "c#2", "d"]
-    assert document_mean.moved(range(8), docids) == [0, 2, 2, 3, 6, 6, 6, 7]
-    assert document_mean.require_together(docids) == 4
+    assert document_vector.moved(range(8), docids) == [0, 2, 2, 3, 6, 6, 6, 7]
+    assert document_vector.require_together(docids) == 4
 
 
 @pytest.mark.parametrize("window", [1, 7, 100])
 def test_a_corpus_has_them_in_windows_of_any_size(
-    window, passages, encoder, bert, tmp_path, monkeypatch
+    window, passages, encoder, expected, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(encode, "WINDOW", window)
-    plain = encode_texts(
-        DenseEncoder.load(str(bert)), list(passages.values()), "passage"
-    )
-    expected = slowly(plain.numpy(), list(passages), WEIGHT, True)
     vectors = encode_corpus(encoder, passages, tmp_path / "vectors")
     np.testing.assert_allclose(vectors.matrix, expected, atol=1e-6)
     assert torch.equal(encode_in_memory(encoder, passages).matrix, vectors.matrix)
@@ -108,16 +124,19 @@ def test_what_was_stopped_goes_on(passages, encoder, tmp_path, monkeypatch):
         encode_corpus(encoder, passages, tmp_path / "stopped")
     again = encode_corpus(encoder, passages, tmp_path / "stopped").matrix
     assert torch.equal(again, whole)
-    # All windows once; that of the stop began twice.
+    # Two calls a window, of passages and of documents; the third one, of a window, was stopped.
     windows = len(encode._windows(encode._cuts_of(encoder, Corpus.of(passages))))
-    assert 3 - left[0] == windows + 1
+    assert 3 - left[0] == 2 * windows + 1
 
 
 def test_the_weight_is_part_of_the_vectors_and_not_of_the_queries(bert, encoder):
-    plain = DenseEncoder.load(str(bert))
+    plain = DenseEncoder.load(str(bert), passage_length=LENGTH)
     assert plain.digest() != encoder.digest()
     assert plain.digest("query") == encoder.digest("query")
-    assert plain.digest() == DenseEncoder.load(str(bert), document_weight=0).digest()
+    settings = {"passage_length": LENGTH, "document_length": LONG}
+    assert plain.digest() == DenseEncoder.load(str(bert), **settings).digest()
+    settings |= {"document_weight": WEIGHT, "document_length": LONG - 1}
+    assert encoder.digest() != DenseEncoder.load(str(bert), **settings).digest()
 
 
 def test_a_saved_encoder_has_its_weight(encoder, tmp_path):
@@ -144,11 +163,13 @@ def test_documents_that_are_scattered_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_weight_without_passages_is_told_of(corpus, encoder, bert, tmp_path, caplog):
+def test_a_weight_without_passages_is_told_of(corpus, bert, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
+    encoder = DenseEncoder.load(str(bert), document_weight=1, document_length=32)
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors").matrix
-    assert any("no document has several" in line for line in caplog.messages)
-    plain = encode_texts(DenseEncoder.load(str(bert)), list(corpus.values()), "passage")
+    assert any("no document here has several" in line for line in caplog.messages)
+    # The whole of a document that is not cut is its passage.
+    plain = encode_texts(encoder, list(corpus.values()), "passage")
     np.testing.assert_allclose(vectors, plain, atol=1e-6)
 
 
@@ -160,7 +181,7 @@ def test_an_index_is_known_by_its_weight(passages, bert, encoder, tmp_path):
     (tmp_path / "docid").write_text("".join(f"{docid}\n" for docid in passages))
     index = read_index(tmp_path)
     require_same_vectors(index, encoder, "it", passages, "c.jsonl")
-    plain = DenseEncoder.load(str(bert))
+    plain = DenseEncoder.load(str(bert), passage_length=LENGTH)
     with pytest.raises(DenseHNError, match="another encoder"):
         require_same_vectors(index, plain, "it", passages, "c.jsonl")
 

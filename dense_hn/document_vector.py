@@ -1,11 +1,10 @@
-"""Vectors of passages that know of their document: the mean of its passages, added to each.
+"""Vectors of passages that know of their document, whose own vector is added to each.
 
-    w_i = (v_i + weight · mean_j v_j) / (1 + weight)        i, j: passages of one document
+    w_i = (v_i + weight · v) / (1 + weight)        v: of the document that passage i is of
 
 scaled to length one again where the encoder's vectors are. A short passage does not say who and
 where its text is about; the rest of its document does. The passages' language model smoothed with
-their document's (Liu and Croft, CIKM 2002) is the same idea for counted words. A document of one
-passage keeps its vector.
+their document's (Liu and Croft, CIKM 2002) is the same idea for counted words.
 
 Passages are called D#0, D#1, … (dense_hn.maxp), and those of a document stand together.
 """
@@ -45,27 +44,41 @@ def moved(cuts: Iterable[int], docids: Sequence[str]) -> list[int]:
     return apart
 
 
-def add(
-    vectors: np.ndarray, docids: Sequence[str], weight: float, l2_norm: bool
-) -> np.ndarray:
-    """The vectors [N, D] (float32) of passages with their documents' means in them.
+def documents(
+    docids: Sequence[str], texts: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """The texts of the documents that these passages are all of, and each passage's document.
 
     Args:
-        vectors: [N, D] float32.
-        docids: of these N passages; of a document, all of them stand here, together.
-        weight: of the mean, where the passage itself has one.
+        docids: of N passages, those of a document together.
+        texts: of these.
+
+    Returns:
+        M texts in the documents' order, and for each passage the row of its own [N].
+    """
+    whole, own = [], []
+    for _, rows in groupby(range(len(docids)), lambda row: maxp.document(docids[row])):
+        passages = [texts[row] for row in rows]
+        own += [len(whole)] * len(passages)
+        whole.append(maxp.whole(passages))
+    return whole, own
+
+
+def add(
+    vectors: np.ndarray, wholes: np.ndarray, weight: float, l2_norm: bool
+) -> np.ndarray:
+    """The vectors of passages with their documents' in them, [N, D] float32.
+
+    Args:
+        vectors: of N passages, [N, D] float32.
+        wholes: of the document of each, likewise.
+        weight: of the document, where the passage itself has one.
         l2_norm: whether vectors have length one, and get it again.
     """
-    new = [
-        not row or not _same(docids[row - 1], docid) for row, docid in enumerate(docids)
-    ]
-    starts = np.flatnonzero(new)
-    counts = np.diff([*starts, len(vectors)])
-    means = np.add.reduceat(vectors, starts, axis=0) / counts[:, None]
-    mixed = (vectors + weight * np.repeat(means, counts, axis=0)) / (1 + weight)
+    mixed = (vectors + weight * wholes) / (1 + weight)
     if l2_norm:
         mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    return mixed.astype(np.float32)
+    return mixed
 
 
 def _same(one: str, other: str) -> bool:
