@@ -44,26 +44,6 @@ def moved(cuts: Iterable[int], docids: Sequence[str]) -> list[int]:
     return apart
 
 
-def documents(
-    docids: Sequence[str], texts: Sequence[str]
-) -> tuple[list[str], list[int]]:
-    """The texts of the documents that these passages are all of, and each passage's document.
-
-    Args:
-        docids: of N passages, those of a document together.
-        texts: of these.
-
-    Returns:
-        M texts in the documents' order, and for each passage the row of its own [N].
-    """
-    whole, own = [], []
-    for _, rows in groupby(range(len(docids)), lambda row: maxp.document(docids[row])):
-        passages = [texts[row] for row in rows]
-        own += [len(whole)] * len(passages)
-        whole.append(maxp.whole(passages))
-    return whole, own
-
-
 def add(
     vectors: np.ndarray, wholes: np.ndarray, weight: float, l2_norm: bool
 ) -> np.ndarray:

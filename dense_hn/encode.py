@@ -281,11 +281,8 @@ def _encode_windows(
             ids = [tokens[row] for row in window]
             vectors = _encode(encoder, ids, progress, half).numpy()
             if encoder.settings.document_weight:
-                docids = [corpus.docids[row] for row in window]
-                texts = [corpus.texts[row] for row in window]
-                vectors = _with_documents(
-                    encoder, vectors, docids, texts, progress, half
-                )
+                passages = {corpus.docids[row]: corpus.texts[row] for row in window}
+                vectors = _with_documents(encoder, vectors, passages, progress, half)
             with costs.part("write"):
                 broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
                 if broken.size:
@@ -300,20 +297,20 @@ def _encode_windows(
 def _with_documents(
     encoder: DenseEncoder,
     vectors: np.ndarray,
-    docids: Sequence[str],
-    texts: Sequence[str],
+    passages: Mapping[str, str],
     progress: tqdm,
     half: str | None,
 ) -> np.ndarray:
     """The vectors [N, D] of all passages of some documents, with those of the documents."""
-    settings = encoder.settings
-    whole, own = document_vector.documents(docids, texts)
-    progress.total += len(whole)
-    ids = encoder.tokenize(whole, "passage", settings.document_length)
+    settings, documents = encoder.settings, maxp.documents(passages)
+    progress.total += len(documents)
+    length = settings.document_length
+    ids = encoder.tokenize(list(documents.values()), "passage", length)
+    row_of = {name: row for row, name in enumerate(documents)}
+    own = [row_of[maxp.document(docid)] for docid in passages]
     wholes = _encode(encoder, ids, progress, half).numpy()[own]
-    return document_vector.add(
-        vectors, wholes, settings.document_weight, settings.l2_norm
-    )
+    weight, l2_norm = settings.document_weight, settings.l2_norm
+    return document_vector.add(vectors, wholes, weight, l2_norm)
 
 
 @torch.no_grad()

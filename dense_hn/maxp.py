@@ -22,26 +22,6 @@ def passage(docid: str, number: int) -> str:
     return f"{docid}{DELIMITER}{number}"
 
 
-def whole(passages: Sequence[str]) -> str:
-    """The text of a document, from its passages in their order.
-
-    Words that a passage shares with the end of the one before it are taken once. White
-    space becomes single blanks, unless there is one passage alone.
-    """
-    if len(passages) == 1:
-        return passages[0]
-    words: list[str] = []
-    before: list[str] = []
-    for text in passages:
-        more = text.split()
-        shared = min(len(before), len(more))
-        while before[len(before) - shared :] != more[:shared]:
-            shared -= 1
-        words += more[shared:]
-        before = more
-    return " ".join(words)
-
-
 def best_of(scored: Mapping[str, float]) -> dict[str, float]:
     """What the best passage of each document has: of one topic's hits, or judgements."""
     highest: dict[str, float] = {}
@@ -108,3 +88,30 @@ def starts(corpus: Mapping[str, str]) -> dict[str, str]:
         for name in [document(docid)]
         if docid == passage(name, 0)
     }
+
+
+def documents(corpus: Mapping[str, str]) -> dict[str, str]:
+    """The documents that these passages (docid to text) are all of, those of each in order.
+
+    Words that a passage shares with the end of the one before it are taken once. White space
+    becomes single blanks, but in a document of one passage.
+    """
+    passages: dict[str, list[str]] = {}
+    for docid, text in corpus.items():
+        passages.setdefault(document(docid), []).append(text)
+    return {name: _joined(texts) for name, texts in passages.items()}
+
+
+def _joined(texts: Sequence[str]) -> str:
+    if len(texts) == 1:
+        return texts[0]
+    words: list[str] = []
+    before: list[str] = []
+    for text in texts:
+        more = text.split()
+        shared = min(len(before), len(more))
+        while before[len(before) - shared :] != more[:shared]:
+            shared -= 1
+        words += more[shared:]
+        before = more
+    return " ".join(words)

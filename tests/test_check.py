@@ -221,6 +221,18 @@ def test_titles_are_those_that_the_source_tells(tmp_path):
     assert (titles.count, titles.what[:15]) == (1, "of 3 passages s")
 
 
+def test_figures_of_documents_whose_vectors_are_added(clean, bert):
+    clean.corpus |= {"cut#0": "old " * 20, "cut#1": "new " * 20}
+    encoder = DenseEncoder.load(str(bert), document_weight=1, document_length=40)
+    figures = command.check("clean", "folder", clean, {}, encoder).figures
+    documents = figures["documents"]
+    assert documents["texts"] == len(clean.corpus) - 1
+    # With [CLS] and [SEP].
+    assert documents["tokens"]["most"] == 42
+    over = round(1 / (len(clean.corpus) - 1), 4)
+    assert documents["tokens"]["share over document_length 40"] == over
+
+
 def test_figures(clean, bert):
     clean.qrels["train"]["q0"]["red-train"] = 0
     clean.corpus["long"] = "old " * 40

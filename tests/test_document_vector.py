@@ -73,9 +73,10 @@ def encoder(bert):
 
 def test_a_documents_text_has_what_passages_share_once():
     parts = ["a b c d", "c d e", "e", "f f  g", "f g h"]
-    assert maxp.whole(parts) == "a b c d e f f g h"
-    assert maxp.whole(["a b", "a b", "c"]) == "a b c"
-    assert maxp.whole(["a  b"]) == "a  b"
+    corpus = {f"one#{number}": text for number, text in enumerate(parts)}
+    corpus |= {"two#0": "a b", "two#1": "a b", "two#2": "c", "three": "a  b"}
+    whole = {"one": "a b c d e f f g h", "two": "a b c", "three": "a  b"}
+    assert maxp.documents(corpus) == whole
 
 
 def test_vectors_that_have_no_length_of_one_keep_theirs():

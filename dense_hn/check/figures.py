@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dense_hn import maxp
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encoder import DenseEncoder, Kind
@@ -27,9 +28,14 @@ def figures(
 
     Args:
         collection: of which.
-        encoder: whose tokens are counted, and cut where; None: no tokens.
+        encoder: whose tokens are counted, and cut where; None: no tokens. Where it adds
+            documents' vectors to their passages', ``documents`` are looked at, too.
     """
-    parts = {"corpus": _texts(collection.corpus, "passage", encoder)}
+    corpus = collection.corpus
+    parts = {"corpus": _texts(corpus, "passage", encoder)}
+    if encoder is not None and encoder.settings.document_weight:
+        whole = maxp.documents(corpus)
+        parts["documents"] = _texts(whole, "passage", encoder, "document_length")
     for split, topics in collection.topics.items():
         parts[split] = _texts(topics, "query", encoder)
         if split in collection.qrels:
@@ -38,16 +44,20 @@ def figures(
 
 
 def _texts(
-    texts: Mapping[str, str], kind: Kind, encoder: DenseEncoder | None
+    texts: Mapping[str, str],
+    kind: Kind,
+    encoder: DenseEncoder | None,
+    length: str = "",
 ) -> dict[str, Any]:
     words = [len(text.split()) for text in texts.values()]
     found = {"texts": len(texts), "sha256": corpus_digest(texts)}
     found["words"] = _lengths(np.array(words))
     if texts and encoder is not None:
         tokens = _tokens(list(texts.values()), kind, encoder)
-        limit = getattr(encoder.settings, f"{kind}_length")
+        length = length or f"{kind}_length"
+        limit = getattr(encoder.settings, length)
         over = round(float((tokens > limit).mean()), 4)
-        found["tokens"] = _lengths(tokens) | {f"share over {kind}_length {limit}": over}
+        found["tokens"] = _lengths(tokens) | {f"share over {length} {limit}": over}
     return found
 
 
