@@ -66,7 +66,7 @@ def require_same_vectors(
         )
     rows = _sample(range(len(vectors.docids)), PASSAGES)
     docids = [vectors.docids[row] for row in rows]
-    fresh = encode_some(encoder, corpus, docids).numpy()
+    fresh = encode_some(encoder, corpus, docids).matrix.numpy()
     stored = vectors.matrix[rows].numpy()
     ratio = float(np.median(_lengths(fresh) / _lengths(stored)))
     if not 1 / LENGTH <= ratio <= LENGTH:
@@ -86,7 +86,7 @@ def require_same_vectors(
     if own < OWN or median < COSINE:
         raise DenseHNError(
             f"{vectors.path}: {seen}, where {OWN:.0%} and {COSINE} are the least: "
-            "another encoder (pooling, prefix) made this index, docid is in another "
+            "another encoder (pooling, prefix, document_weight) made this index, docid is in another "
             f"order, or {corpus_path} has other texts; name what it was made with, or, "
             "if its passages have an encoder of their own, leave out --corpus"
         )

@@ -4,13 +4,16 @@
 
 scaled to length one again where the encoder's vectors are. A short passage does not say who and
 where its text is about; the rest of its document does. The passages' language model smoothed with
-their document's (Liu and Croft, CIKM 2002) is the same idea for counted words.
+their document's (Liu and Croft, CIKM 2002) is the same idea for counted words. The only passage of
+a document keeps its vector.
 
 Passages are called D#0, D#1, … (dense_hn.maxp), and those of a document stand together.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,20 +21,40 @@ from dense_hn import DenseHNError, maxp
 
 
 def require_together(docids: Iterable[str]) -> int:
-    """How many documents these are passages of.
+    """How many documents of several passages these are passages of.
 
     Raises:
-        DenseHNError: those of a document do not stand one after another.
+        DenseHNError: those of a document do not stand one after another, in the order of
+            their numbers.
     """
-    seen: set[str] = set()
-    for name, _ in groupby(docids, maxp.document):
-        if name in seen:
-            raise DenseHNError(
-                f"document_weight: the passages of {name!r} do not stand one after another in "
-                "the corpus; sort it by document"
-            )
-        seen.add(name)
-    return len(seen)
+    # Their hashes take 8 bytes a document.
+    names = array("q")
+    several = 0
+    for name, group in groupby(docids, maxp.document):
+        passages = list(group)
+        numbers = [docid.partition(maxp.DELIMITER)[2] for docid in passages]
+        if len(passages) > 1:
+            several += 1
+            if not all(map(str.isdecimal, numbers)) or any(
+                int(one) >= int(other) for one, other in pairwise(numbers)
+            ):
+                _refuse(name)
+        names.append(hash(name))
+    _, counts = np.unique(np.frombuffer(names, np.int64), return_counts=True)
+    if (counts > 1).any():
+        seen: set[str] = set()
+        for name, _ in groupby(docids, maxp.document):
+            if name in seen:
+                _refuse(name)
+            seen.add(name)
+    return several
+
+
+def _refuse(document: str) -> NoReturn:
+    raise DenseHNError(
+        f"document_weight: the passages of {document!r} do not stand one after another in the "
+        "corpus, in the order of their numbers (D#0, D#1, …, D#10); sort it by document and number"
+    )
 
 
 def moved(cuts: Iterable[int], docids: Sequence[str]) -> list[int]:

@@ -17,8 +17,10 @@ import argparse
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +42,7 @@ from dense_hn import (
     trec,
 )
 from dense_hn.collections.corpus import Corpus, read_corpus
+from dense_hn.columns import Docids
 from dense_hn.encoder import DenseEncoder, Kind
 from dense_hn.files import (
     FACTS,
@@ -106,14 +109,15 @@ def encode_in_memory(encoder: DenseEncoder, corpus: Mapping[str, str]) -> Vector
 
 def encode_some(
     encoder: DenseEncoder, corpus: Mapping[str, str], docids: Sequence[str]
-) -> Tensor:
-    """Vectors [N, D] (float32, CPU) of some passages, as :func:`encode_corpus` has them."""
+) -> Vectors:
+    """Vectors of some passages of a corpus, as :func:`encode_corpus` has them, for the moment."""
     wanted: Iterable[str] = docids
     if encoder.settings.document_weight:
         documents = set(map(maxp.document, docids))
         wanted = [docid for docid in corpus if maxp.document(docid) in documents]
     vectors = encode_in_memory(encoder, {docid: corpus[docid] for docid in wanted})
-    return vectors.matrix[vectors.docids.rows(docids)]
+    rows = vectors.docids.rows(docids)
+    return replace(vectors, docids=Docids.of(docids), matrix=vectors.matrix[rows])
 
 
 def encode_corpus(
@@ -235,10 +239,11 @@ def _cuts_of(encoder: DenseEncoder, corpus: Corpus) -> list[int]:
     weight = encoder.settings.document_weight
     if not weight:
         return cuts
-    documents = document_vector.require_together(corpus.docids)
-    if documents == len(corpus):
-        log.warning("document_weight: no document here has several passages (D#0, D#1)")
-    log.info("%d passages of %d documents", len(corpus), documents)
+    if not document_vector.require_together(corpus.docids):
+        log.warning(
+            "document_weight changes nothing: no document has several passages (D#0, D#1); cut "
+            "the corpus (dense_hn.collections passages:…), or leave the weight out"
+        )
     return document_vector.moved(cuts, corpus.docids)
 
 
@@ -276,6 +281,9 @@ def _encode_windows(
     with costs.part("tokenise"):
         tokens = tokens_of(encoder, corpus, "passage")
     total = sum(map(len, windows))
+    if encoder.settings.document_weight:
+        docids = (corpus.docids[row] for window in windows for row in window)
+        total += sum(n > 1 for n in Counter(map(maxp.document, docids)).values())
     with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
         for window in windows:
             ids = [tokens[row] for row in window]
@@ -302,15 +310,23 @@ def _with_documents(
     half: str | None,
 ) -> np.ndarray:
     """The vectors [N, D] of all passages of some documents, with those of the documents."""
-    settings, documents = encoder.settings, maxp.documents(passages)
-    progress.total += len(documents)
-    length = settings.document_length
-    ids = encoder.tokenize(list(documents.values()), "passage", length)
-    row_of = {name: row for row, name in enumerate(documents)}
-    own = [row_of[maxp.document(docid)] for docid in passages]
+    settings = encoder.settings
+    length, counts = settings.document_length, Counter(map(maxp.document, passages))
+    with costs.part("tokenise"):
+        # A word is a token or more.
+        whole = maxp.documents(passages, length)
+        whole = {name: text for name, text in whole.items() if counts[name] > 1}
+        ids = encoder.tokenize(list(whole.values()), "passage", length) if whole else []
+    if not ids:
+        return vectors
+    place = {name: row for row, name in enumerate(whole)}
+    names = list(map(maxp.document, passages))
+    rows = [row for row, name in enumerate(names) if name in place]
+    own = [place[names[row]] for row in rows]
     wholes = _encode(encoder, ids, progress, half).numpy()[own]
     weight, l2_norm = settings.document_weight, settings.l2_norm
-    return document_vector.add(vectors, wholes, weight, l2_norm)
+    vectors[rows] = document_vector.add(vectors[rows], wholes, weight, l2_norm)
+    return vectors
 
 
 @torch.no_grad()

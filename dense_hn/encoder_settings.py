@@ -68,6 +68,8 @@ class EncoderSettings:
             refuse("scale", self.scale, "a number above 0")
         if not 0 <= self.document_weight < math.inf:
             refuse("document_weight", self.document_weight, "a number from 0 on")
+        # A recipe's 1 and a command line's 1.0 are one encoder.
+        self.document_weight = float(self.document_weight)
         if self.architecture == "ance":
             fixed = {"pooling": "cls", "l2_norm": False, "query_length": 64}
             fixed |= {"query_prefix": "", "passage_prefix": ""}

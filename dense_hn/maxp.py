@@ -90,27 +90,36 @@ def starts(corpus: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def documents(corpus: Mapping[str, str]) -> dict[str, str]:
+def documents(corpus: Mapping[str, str], words: int | None = None) -> dict[str, str]:
     """The documents that these passages (docid to text) are all of, those of each in order.
 
     Words that a passage shares with the end of the one before it are taken once. White space
     becomes single blanks, but in a document of one passage.
+
+    Args:
+        corpus: the passages.
+        words: of a document, after which its text may end.
     """
     passages: dict[str, list[str]] = {}
     for docid, text in corpus.items():
         passages.setdefault(document(docid), []).append(text)
-    return {name: _joined(texts) for name, texts in passages.items()}
+    return {name: _joined(texts, words) for name, texts in passages.items()}
 
 
-def _joined(texts: Sequence[str]) -> str:
+def _joined(texts: Sequence[str], most: int | None) -> str:
     if len(texts) == 1:
         return texts[0]
     words: list[str] = []
     before: list[str] = []
     for text in texts:
+        if most is not None and len(words) >= most:
+            break
         more = text.split()
         shared = min(len(before), len(more))
-        while before[len(before) - shared :] != more[:shared]:
+        # The first words alone tell of most.
+        while shared and (
+            before[-shared] != more[0] or before[-shared:] != more[:shared]
+        ):
             shared -= 1
         words += more[shared:]
         before = more

@@ -1,6 +1,7 @@
 """Passages' vectors with their documents' in them, against a slow float64 loop."""
 
 import logging
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -13,6 +14,7 @@ from dense_hn.collections.corpus import Corpus
 from dense_hn.encode import encode_corpus, encode_in_memory, encode_some, encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.index import read_index
+from dense_hn.train import arguments, commands, hard_negatives
 from dense_hn.train.evaluation import encode_share, take_share
 
 WEIGHT, LENGTH, LONG = 0.75, 12, 32
@@ -90,7 +92,7 @@ def test_vectors_that_have_no_length_of_one_keep_theirs():
 def test_cuts_move_to_where_no_document_is_cut():
     docids = ["a#0", "a#1", "b", "c#0", "c#1", "c#2", "d"]
     assert document_vector.moved(range(8), docids) == [0, 2, 2, 3, 6, 6, 6, 7]
-    assert document_vector.require_together(docids) == 4
+    assert document_vector.require_together(docids) == 2
 
 
 @pytest.mark.parametrize("window", [1, 7, 100])
@@ -104,7 +106,7 @@ def test_a_corpus_has_them_in_windows_of_any_size(
     some = ["d8#3", "d0#0", "d8#1"]
     rows = [list(passages).index(docid) for docid in some]
     np.testing.assert_allclose(
-        encode_some(encoder, passages, some), expected[rows], atol=1e-6
+        encode_some(encoder, passages, some).matrix, expected[rows], atol=1e-6
     )
 
 
@@ -138,6 +140,13 @@ def test_the_weight_is_part_of_the_vectors_and_not_of_the_queries(bert, encoder)
     assert plain.digest() == DenseEncoder.load(str(bert), **settings).digest()
     settings |= {"document_weight": WEIGHT, "document_length": LONG - 1}
     assert encoder.digest() != DenseEncoder.load(str(bert), **settings).digest()
+    # A recipe says 1, and a command line makes it 1.0.
+    settings |= {"document_length": LONG}
+    one, same = (
+        DenseEncoder.load(str(bert), **settings | {"document_weight": weight})
+        for weight in (1, 1.0)
+    )
+    assert one.digest() == same.digest()
 
 
 def test_a_saved_encoder_has_its_weight(encoder, tmp_path):
@@ -153,25 +162,71 @@ def test_other_weights_are_refused(weight, bert):
         DenseEncoder.load(str(bert), document_weight=weight)
 
 
+@pytest.mark.parametrize(
+    "docids",
+    [
+        ["d0#0", "d1#0", "d0#1"],
+        # As a plain sort has them.
+        ["d0#1", "d0#10", "d0#2"],
+        ["d0", "d0#0"],
+        ["d0#a", "d0#b"],
+    ],
+)
 def test_documents_that_are_scattered_are_refused(
-    passages, encoder, tmp_path, monkeypatch
+    docids, encoder, tmp_path, monkeypatch
 ):
-    scattered = {docid: passages[docid] for docid in sorted(passages, key=len)}
-    scattered |= {"d1#9": "lamp"}
     monkeypatch.delattr(encode, "_encode_windows")
-    with pytest.raises(DenseHNError, match="'d1' do not stand one after another"):
-        encode_corpus(encoder, scattered, tmp_path / "vectors")
+    with pytest.raises(DenseHNError, match="'d0' do not stand one after another"):
+        encode_corpus(encoder, dict.fromkeys(docids, "lamp"), tmp_path / "vectors")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_weight_without_passages_is_told_of(corpus, bert, tmp_path, caplog):
+def test_the_only_passage_of_a_document_keeps_its_vector(bert, tmp_path, caplog):
+    """Also where the document would be cut elsewhere than the passage."""
     caplog.set_level(logging.WARNING)
-    encoder = DenseEncoder.load(str(bert), document_weight=1, document_length=32)
+    corpus = {"a#0": "old new " * 10, "b": "lamp"}
+    settings = {"passage_length": LENGTH, "document_weight": 1, "document_length": LONG}
+    encoder = DenseEncoder.load(str(bert), **settings)
     vectors = encode_corpus(encoder, corpus, tmp_path / "vectors").matrix
-    assert any("no document here has several" in line for line in caplog.messages)
-    # The whole of a document that is not cut is its passage.
-    plain = encode_texts(encoder, list(corpus.values()), "passage")
-    np.testing.assert_allclose(vectors, plain, atol=1e-6)
+    assert any("changes nothing" in line for line in caplog.messages)
+    assert torch.equal(vectors, encode_texts(encoder, [*corpus.values()], "passage"))
+
+
+def test_dynamic_refuses_what_it_cannot_keep_up(bert, files, tmp_path):
+    settings = {"document_weight": 1, "document_length": LONG}
+    DenseEncoder.load(str(bert), **settings).save(tmp_path / "weighted")
+    given = {name: files[name] for name in ("corpus", "topics", "qrels")}
+    given |= {"encoder": tmp_path / "weighted", "output_dir": tmp_path / "out"}
+    argv = [*arguments.argv_of(given), "--max_steps", "1", "--use_cpu", "true"]
+    with pytest.raises(DenseHNError, match=r"document_weight is 1\.0, and here"):
+        commands.train("dynamic", argv)
+
+
+def test_negatives_are_mined_anew_among_vectors_of_whole_documents(
+    passages, encoder, expected, monkeypatch, tmp_path
+):
+    """Also where only some passages of a document may be negatives."""
+    searched = []
+
+    def retrieve(model, vectors, *_):
+        searched.append(vectors)
+        return {"q": {"d1#1": 1.0}}
+
+    monkeypatch.setattr(hard_negatives, "retrieve", retrieve)
+    monkeypatch.setattr(hard_negatives.Refresh, "_use", lambda *_: None)
+    pool = [docid for docid in passages if docid.endswith("#1")]
+    refresh = hard_negatives.Refresh(
+        SimpleNamespace(judged_only=True, negatives_depth=3),
+        None,
+        None,
+        Corpus.of(passages),
+        SimpleNamespace(pool=lambda _: pool, topics={}, qrels={}),
+    )
+    state = SimpleNamespace(global_step=1, is_world_process_zero=True)
+    refresh._mine(SimpleNamespace(output_dir=str(tmp_path)), encoder, state)
+    assert list(searched[0].docids) == pool
+    rows = [list(passages).index(docid) for docid in pool]
+    np.testing.assert_allclose(searched[0].matrix, expected[rows], atol=1e-6)
 
 
 def test_an_index_is_known_by_its_weight(passages, bert, encoder, tmp_path):
@@ -189,13 +244,18 @@ def test_an_index_is_known_by_its_weight(passages, bert, encoder, tmp_path):
 
 def test_a_share_of_the_corpus_has_whole_documents(passages, encoder):
     corpus = Corpus.of(passages)
-    found = encode_share(encoder, {"d8#2"}, corpus, 0.3, 1)
+    found = encode_share(encoder, {"d8#2"}, corpus, 0.3, 1, by_document=True)
     taken = {docid.split("#")[0] for docid in found.docids}
     assert "d8" in taken
     documents = len({docid.split("#")[0] for docid in passages})
     assert len(taken - {"d8"}) in (int(0.3 * documents), int(0.3 * documents) - 1)
     assert list(found.docids) == [d for d in passages if d.split("#")[0] in taken]
     whole = encode_in_memory(encoder, passages)
-    again = take_share(whole, {"d8#2"}, 0.3, 1)
+    again = take_share(whole, {"d8#2"}, 0.3, 1, by_document=True)
     assert list(again.docids) == list(found.docids)
     np.testing.assert_allclose(again.matrix, found.matrix, atol=1e-6)
+    # A share of passages has their documents in their vectors, too.
+    some = encode_share(encoder, {"d8#2"}, corpus, 0.3, 1)
+    assert len(some.docids) < len({*some.docids} | {*found.docids})
+    rows = whole.docids.rows(list(some.docids))
+    np.testing.assert_allclose(some.matrix, whole.matrix[rows], atol=1e-6)

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 
 from dense_hn import cli, encode, mine
+from dense_hn.collections.corpus import write_corpus
 from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.vectors import DOCIDS, MANIFEST, MATRIX
@@ -66,6 +67,24 @@ def test_two_processes_write_what_one_does(bert, files, corpus, home, monkeypatc
     one, two = (np.load(home / name / MATRIX) for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     assert "passages_per_second" in json.loads((home / "two" / COSTS).read_text())
+
+
+def test_two_processes_keep_documents_whole(bert, corpus, tmp_path, monkeypatch):
+    """Six documents of eight passages, in windows that would cut them, for two processes."""
+    script = tmp_path / "encode.py"
+    script.write_text(
+        "from dense_hn import cli, encode\nencode.WINDOW = 5\ncli.run(encode.main)\n"
+    )
+    passages = {f"d{n // 8}#{n % 8}": text for n, text in enumerate(corpus.values())}
+    write_corpus(tmp_path / "corpus.jsonl", passages)
+    encoder = DenseEncoder.load(str(bert), document_weight=1, document_length=32)
+    encoder.save(tmp_path / "encoder")
+    monkeypatch.setattr(encode, "WINDOW", 5)
+    one = encode_corpus(encoder, passages, tmp_path / "one").matrix
+    given = ["corpus", "--encoder", tmp_path / "encoder", "--output", tmp_path / "two"]
+    run(script, *given, "--corpus", tmp_path / "corpus.jsonl")
+    two = np.load(tmp_path / "two" / MATRIX)
+    np.testing.assert_array_equal(one.numpy(), two)
 
 
 def test_a_command_takes_leave_of_the_others(tmp_path, monkeypatch):

@@ -264,7 +264,8 @@ def train(args: Arguments, training: DenseTrainingArguments) -> None:
 
         def passages(_: DenseEncoder, judged: AbstractSet[str]) -> Vectors:
             take = codes.decoded if args.makes_index() else None
-            return take_share(vectors, judged, args.eval_share, training.seed, take)
+            share, folded = args.eval_share, args.eval_max_passage
+            return take_share(vectors, judged, share, training.seed, folded, take)
 
         told = topics, supervision.judged
         evaluator = Evaluator(args, *told, training.seed, docids, passages)

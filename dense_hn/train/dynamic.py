@@ -280,7 +280,13 @@ def _trainer(
     model: DenseEncoder,
     **kwargs: Any,
 ) -> DynamicTrainer:
-    docids = corpus.docids
+    docids, weight = corpus.docids, model.settings.document_weight
+    if weight:
+        raise DenseHNError(
+            f"{told.encoder}: document_weight is {weight}, and here passages are encoded at every "
+            "step, without their documents; set it to 0 for this stage (python -m "
+            "dense_hn.encoder), or train star and adore"
+        )
     if told.vectors:
         vectors = Vectors.load(told.vectors)
         vectors.require_made_by(model, told.encoder)

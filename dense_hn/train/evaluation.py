@@ -16,7 +16,7 @@ from transformers import (
 from dense_hn import DenseHNError, maxp, trec
 from dense_hn.collections.corpus import Corpus
 from dense_hn.columns import Docids
-from dense_hn.encode import encode_in_memory
+from dense_hn.encode import encode_in_memory, encode_some
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import measures
 from dense_hn.mine import retrieve
@@ -55,6 +55,7 @@ class EvaluationArguments:
         metadata={
             "help": "Share of the corpus that is searched (and, in warmup, star and dynamic, "
             "encoded) for an evaluation; what is judged for its topics always is. "
+            "With --eval_max_passage, of its documents. "
             "Stages with one share and seed, and the same topics, can be compared."
         },
     )
@@ -204,13 +205,17 @@ def encode_share(
     corpus: Corpus,
     share: float,
     seed: int,
+    by_document: bool = False,
 ) -> Vectors:
-    """The vectors of a share of the corpus, the same at every call, and of what is judged."""
+    """The vectors of a share of the corpus, the same at every call, and of what is judged.
+
+    With ``by_document`` the share is one of documents, with all their passages
+    (dense_hn.maxp).
+    """
     if share == 1:
         return encode_in_memory(encoder, corpus)
-    rows = _rows(corpus.docids, judged, share, seed)
-    texts = Corpus.of({corpus.docids[row]: corpus.texts[row] for row in rows})
-    return encode_in_memory(encoder, texts)
+    rows = _rows(corpus.docids, judged, share, seed, by_document)
+    return encode_some(encoder, corpus, [corpus.docids[row] for row in rows])
 
 
 def take_share(
@@ -218,6 +223,7 @@ def take_share(
     judged: AbstractSet[str],
     share: float,
     seed: int,
+    by_document: bool = False,
     take: Callable[[slice | list[int]], Tensor] | None = None,
 ) -> Vectors:
     """Of these vectors those of the passages that :func:`encode_share` takes.
@@ -229,21 +235,29 @@ def take_share(
         judged: docids that are taken in any case.
         share: of the corpus.
         seed: of the draw.
+        by_document: whether it is a share of documents.
         take: rows to what is searched in the place of their vectors.
     """
     take = take or vectors.matrix.__getitem__
     if share == 1:
         return replace(vectors, matrix=take(slice(None)))
-    rows = _rows(vectors.docids, judged, share, seed)
+    rows = _rows(vectors.docids, judged, share, seed, by_document)
     docids = Docids.of(vectors.docids[row] for row in rows)
     return replace(vectors, docids=docids, matrix=take(rows))
 
 
 def _rows(
-    docids: Docids, judged: AbstractSet[str], share: float, seed: int
+    docids: Docids,
+    judged: AbstractSet[str],
+    share: float,
+    seed: int,
+    by_document: bool,
 ) -> list[int]:
-    """Of a share of the documents, and of judged ones, the rows; of passages, all of each."""
-    names = list(dict.fromkeys(map(maxp.document, docids)))
-    drawn = Random(f"{seed} evaluation").sample(names, int(share * len(names)))
-    taken = {*drawn, *map(maxp.document, judged)}
-    return [row for row, docid in enumerate(docids) if maxp.document(docid) in taken]
+    draw = Random(f"{seed} evaluation")
+    if by_document:
+        names = list(dict.fromkeys(map(maxp.document, docids)))
+        taken = set(draw.sample(names, int(share * len(names))))
+        taken.update(map(maxp.document, judged))
+        return [row for row, d in enumerate(docids) if maxp.document(d) in taken]
+    drawn = draw.sample(range(len(docids)), int(share * len(docids)))
+    return sorted({*drawn, *docids.rows(list(judged)).tolist()})

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from dense_hn import DenseHNError, costs, provenance, ranks, trec
 from dense_hn.collections.corpus import Corpus, read_corpus
-from dense_hn.encode import encode_in_memory
+from dense_hn.encode import encode_in_memory, encode_some
 from dense_hn.encoder import DenseEncoder
 from dense_hn.mine import retrieve
 from dense_hn.negatives import RandomNegatives, StaticNegatives
@@ -193,10 +193,9 @@ class Refresh(TrainerCallback):
         self._args = args
         self._hard = hard
         self._dataset = dataset
-        if args.judged_only:
-            # Of the first hits in the whole corpus, few may be left.
-            corpus = {docid: corpus[docid] for docid in supervision.pool(corpus)}
         self._corpus = corpus
+        # Of the first hits in the whole corpus, few may be left.
+        self._pool = supervision.pool(corpus) if args.judged_only else None
         self._supervision = supervision
 
     def on_train_begin(self, args, state, control, model, **_) -> None:
@@ -262,7 +261,10 @@ class Refresh(TrainerCallback):
         self, args: TrainingArguments, model: DenseEncoder, state: TrainerState
     ) -> None:
         step = state.global_step
-        vectors = encode_in_memory(model, self._corpus)
+        if self._pool is None:
+            vectors = encode_in_memory(model, self._corpus)
+        else:
+            vectors = encode_some(model, self._corpus, self._pool)
         topics, qrels = self._supervision.topics, self._supervision.qrels
         depth = self._args.negatives_depth
         run = dict(retrieve(model, vectors, topics, depth, qrels))

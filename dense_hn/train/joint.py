@@ -156,8 +156,14 @@ def train(
     drawn = hard.sources()
     evaluator = None
     if args.eval_topics:
-        share, seed = args.eval_share, training.seed
-        passages = partial(encode_share, corpus=corpus, share=share, seed=seed)
+        seed = training.seed
+        passages = partial(
+            encode_share,
+            corpus=corpus,
+            share=args.eval_share,
+            seed=seed,
+            by_document=args.eval_max_passage,
+        )
         told = supervision.topics, supervision.judged
         evaluator = Evaluator(args, *told, seed, corpus, passages)
     training.require_replaceable(args.encoder)

@@ -68,6 +68,13 @@ def test_the_corpus_is_cut_and_the_table_is_max_passage(trained, corpus, qrels):
     assert all("#" in docid for found in hits.values() for docid in found)
 
 
+def test_a_card_says_that_documents_are_in_the_vectors(trained):
+    pipeline, _ = trained
+    card = (pipeline.model("star") / "README.md").read_text()
+    said = " ".join(card.split())
+    assert f"has {WEIGHT} times that of its document in it (cut at 60 tokens)" in said
+
+
 def test_documents_have_the_scores_of_their_best_passages(trained):
     pipeline, _ = trained
     texts = read_corpus(pipeline.corpus)
