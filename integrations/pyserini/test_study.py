@@ -265,7 +265,9 @@ def test_the_pages_say_what_the_kept_runs_say(monkeypatch, capsys):
     assert f"\n{summary.strip()}\n" in (results.ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("folder", ["fairytaleqa-longer", "fairytaleqa-hybrid"])
+@pytest.mark.parametrize(
+    "folder", ["fairytaleqa-longer", "fairytaleqa-hybrid", "fairytaleqa-30-words"]
+)
 def test_the_kept_runs_of_hybrid_search_give_the_printed_table(
     folder, monkeypatch, capsys
 ):
