@@ -40,7 +40,7 @@ def require_together(docids: Iterable[str]) -> int:
             ):
                 _refuse(name)
         names.append(hash(name))
-    _, counts = np.unique(np.frombuffer(names, np.int64), return_counts=True)
+    _, counts = np.unique(np.array(names, np.int64), return_counts=True)
     if (counts > 1).any():
         seen: set[str] = set()
         for name, _ in groupby(docids, maxp.document):

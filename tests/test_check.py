@@ -233,6 +233,27 @@ def test_figures_of_documents_whose_vectors_are_added(clean, bert):
     assert documents["tokens"]["share over document_length 40"] == over
 
 
+@pytest.mark.parametrize(
+    ("docids", "severity", "what"),
+    [
+        (["cut#0", "cut#1"], "information", "whose vectors are added"),
+        (["cut#0"], "warning", "document_weight changes nothing"),
+        (["cut#1", "cut#10", "cut#2"], "error", "'cut' do not stand one after"),
+    ],
+)
+def test_documents_whose_vectors_are_added_are_looked_at(
+    docids, severity, what, clean, bert
+):
+    clean.corpus |= dict.fromkeys(docids, "old lamp")
+    encoder = DenseEncoder.load(str(bert), document_weight=1, document_length=40)
+    report = command.check("clean", "folder", clean, {}, encoder)
+    found = {finding.name: finding for finding in report.findings}
+    assert found["passages of documents"].severity == severity
+    assert what in found["passages of documents"].what
+    report = command.check("clean", "folder", clean, {}, None)
+    assert "passages of documents" not in {f.name for f in report.findings}
+
+
 def test_figures(clean, bert):
     clean.qrels["train"]["q0"]["red-train"] = 0
     clean.corpus["long"] = "old " * 40

@@ -36,7 +36,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dense_hn import DenseHNError, cli, trec
+from dense_hn import DenseHNError, cli, document_vector, trec
 from dense_hn.check import duplicates, ids, overlap, texts
 from dense_hn.check.figures import figures
 from dense_hn.check.report import ERROR, INFORMATION, WARNING, Finding, Report
@@ -95,7 +95,7 @@ def check(
     """
     return Report(
         source=source,
-        findings=list(_findings(kind, found, runs)),
+        findings=[*_findings(kind, found, runs), *_of_encoder(found, encoder)],
         figures=figures(found, encoder),
     )
 
@@ -119,6 +119,23 @@ def _findings(
                 count=number,
                 what=f"{what}, left out",
             )
+
+
+def _of_encoder(found: Collection, encoder: DenseEncoder | None) -> Iterator[Finding]:
+    """Whether documents' vectors can be added to those of their passages."""
+    if encoder is None or not encoder.settings.document_weight:
+        return
+    name, severity, several = "passages of documents", INFORMATION, 0
+    what = "documents of several passages, whose vectors are added to them"
+    try:
+        several = document_vector.require_together(found.corpus)
+    except DenseHNError as error:
+        severity, what = ERROR, str(error)
+    else:
+        if not several:
+            severity = WARNING
+            what += ": document_weight changes nothing"
+    yield Finding(name=name, severity=severity, count=several, what=what)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dense_hn import document_vector, maxp
+from dense_hn import maxp
 from dense_hn.collections.collection import Collection
 from dense_hn.collections.corpus import corpus_digest
 from dense_hn.encoder import DenseEncoder, Kind
@@ -30,14 +30,10 @@ def figures(
         collection: of which.
         encoder: whose tokens are counted, and cut where; None: no tokens. Where it adds
             documents' vectors to their passages', ``documents`` are looked at, too.
-
-    Raises:
-        DenseHNError: passages that do not stand together where they must.
     """
     corpus = collection.corpus
     parts = {"corpus": _texts(corpus, "passage", encoder)}
     if encoder is not None and encoder.settings.document_weight:
-        document_vector.require_together(corpus)
         whole = maxp.documents(corpus)
         parts["documents"] = _texts(whole, "passage", encoder, "document_length")
     for split, topics in collection.topics.items():
