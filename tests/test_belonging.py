@@ -234,7 +234,11 @@ def test_adore_refuses_before_training(bert, roberta, corpus, files, theirs, tmp
     refused("theirs: vectors of 16 dimensions, and .* makes 768", roberta, index=theirs)
     refused("reads 'sentence' in an", output=tmp_path / "sentence", index=theirs)
     DenseEncoder.load(str(bert), pooling="cls").save(tmp_path / "cls")
-    refused("another encoder .pooling, prefix, document_weight. made", tmp_path / "cls", index=theirs)
+    refused(
+        "another encoder .pooling, prefix, document_weight. made",
+        tmp_path / "cls",
+        index=theirs,
+    )
     lines = (theirs / "docid").read_text().splitlines()
     (theirs / "docid").write_text("\n".join([*lines[1:], lines[0]]) + "\n")
     refused("docid is in another order", index=theirs)
