@@ -17,7 +17,6 @@ import argparse
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -283,7 +282,7 @@ def _encode_windows(
     total = sum(map(len, windows))
     if encoder.settings.document_weight:
         docids = (corpus.docids[row] for window in windows for row in window)
-        total += sum(n > 1 for n in Counter(map(maxp.document, docids)).values())
+        total += len(maxp.several(docids))
     with tqdm(total=total, desc=LABEL["passage"], unit=" passage") as progress:
         for window in windows:
             ids = [tokens[row] for row in window]
@@ -311,15 +310,14 @@ def _with_documents(
 ) -> np.ndarray:
     """The vectors [N, D] of all passages of some documents, with those of the documents."""
     settings = encoder.settings
-    length, counts = settings.document_length, Counter(map(maxp.document, passages))
+    place = {name: row for row, name in enumerate(maxp.several(passages))}
+    if not place:
+        return vectors
+    length = settings.document_length
     with costs.part("tokenise"):
         # A word is a token or more.
-        whole = maxp.documents(passages, length)
-        whole = {name: text for name, text in whole.items() if counts[name] > 1}
-        ids = encoder.tokenize(list(whole.values()), "passage", length) if whole else []
-    if not ids:
-        return vectors
-    place = {name: row for row, name in enumerate(whole)}
+        texts = maxp.documents(passages, length)
+        ids = encoder.tokenize([texts[name] for name in place], "passage", length)
     names = list(map(maxp.document, passages))
     rows = [row for row, name in enumerate(names) if name in place]
     own = [place[names[row]] for row in rows]

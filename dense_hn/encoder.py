@@ -104,9 +104,8 @@ class DenseEncoder(nn.Module):
                 "so (as with transformers 2.x, whatever its config said)"
             )
         self._positions = positions_of(model.config)
-        self.require_room_for(settings.query_length, settings.passage_length)
-        if settings.document_weight:
-            self.require_room_for(settings.document_length)
+        documents = settings.document_length if settings.document_weight else None
+        self.require_room_for(settings.query_length, settings.passage_length, documents)
 
     @classmethod
     def load(

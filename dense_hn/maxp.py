@@ -4,6 +4,7 @@ Passage n of document D is called ``D#n``, and a document scores as the best of 
 (MaxP, arXiv 1905.09217): what Pyserini's ``--max-passage`` makes of a run.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dense_hn import trec
@@ -20,6 +21,12 @@ def document(docid: str) -> str:
 def passage(docid: str, number: int) -> str:
     """The id of a document's passage, counted from 0."""
     return f"{docid}{DELIMITER}{number}"
+
+
+def several(docids: Iterable[str]) -> list[str]:
+    """Which documents these are several passages of, in their order."""
+    counts = Counter(map(document, docids))
+    return [name for name, number in counts.items() if number > 1]
 
 
 def best_of(scored: Mapping[str, float]) -> dict[str, float]:

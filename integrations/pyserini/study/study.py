@@ -317,12 +317,8 @@ def train_alternative(pipeline: Pipeline, folder: Path, options: Mapping) -> Non
 
 
 def loaded(pipeline: Pipeline, folder: Path) -> DenseEncoder:
-    """An encoder with the lengths, and the weight of documents, of this collection."""
-    names = "query_length", "passage_length", "document_weight", "document_length"
-    given = pipeline.encoder_settings
-    return DenseEncoder.load(
-        str(folder), **{name: given[name] for name in names if name in given}
-    )
+    """An encoder with the settings of this collection."""
+    return DenseEncoder.load(str(folder), **pipeline.encoder_settings)
 
 
 def encode(pipeline: Pipeline, folder: Path) -> None:
