@@ -3,7 +3,7 @@
 import hashlib
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from dense_hn.tokenizer import as_text
 
@@ -25,10 +25,12 @@ def digest_of(
         state.update(name.encode())
         state.update(weight.detach().cpu().contiguous().numpy())
     state.update(as_text(tokenizer))
-    shape = [getattr(model.config, name, None) for name in SHAPING]
-    shape += [
-        (n, getattr(model.config, n)) for n in SHAPING_TOO if hasattr(model.config, n)
-    ]
-    state.update(repr(shape).encode())
+    state.update(repr(shape_of(model.config)).encode())
     state.update(repr(settings).encode())
     return state.hexdigest()
+
+
+def shape_of(config: PreTrainedConfig) -> list[object]:
+    """What of a model's config changes the outcome, besides the shapes of its weights."""
+    shape = [getattr(config, name, None) for name in SHAPING]
+    return shape + [(n, getattr(config, n)) for n in SHAPING_TOO if hasattr(config, n)]

@@ -9,10 +9,12 @@ import sys
 from dataclasses import replace
 
 import holm_by_hand
+import numpy as np
 import pytest
 import results
 import study
 from replay import run_here
+from safetensors.numpy import load_file
 from scipy.stats import ttest_rel
 
 from dense_hn import trec
@@ -98,6 +100,23 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     )
     assert costs["warmup"]["seconds"] > ledger["warmup"]["seconds"]
     assert costs[results.ALTERNATIVE]["seconds"] > 0
+    monkeypatch.setattr(sys, "argv", [*argv, "--share", "0.25"])
+    study.main()
+    mixed, _, _, _ = tables_of(monkeypatch, capsys, tmp_path / "out")
+    assert mixed.keys() == {"made", "made-after-made", "made-after-made-mixed"}
+    weights = [
+        load_file(work / f"work/{folder}/model.safetensors")
+        for folder in (
+            *("study/models/base", f"study/models/{results.OURS}"),
+            f"made-mixed/models/{results.OURS}",
+        )
+    ]
+    for name, (base, trained, found) in {
+        name: [one[name] for one in weights] for name in weights[0]
+    }.items():
+        np.testing.assert_allclose(
+            found, 0.75 * base + 0.25 * trained, atol=1e-6, err_msg=name
+        )
 
 
 @pytest.mark.usefixtures("pyserini_here")

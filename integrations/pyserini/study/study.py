@@ -31,6 +31,7 @@ from dense_hn.encode import COSTS, encode_corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.files import whole_file
 from dense_hn.mine import mine
+from dense_hn.mix import mix
 from dense_hn.train import arguments, recipe
 from dense_hn.train.pipeline import Pipeline
 from dense_hn.vectors import Vectors
@@ -211,7 +212,7 @@ def run(args: argparse.Namespace) -> None:
                 keep_costs(pipeline, systems, args.output / RUNS / name, seed)
             for other in args.transfer:
                 source = source_of(args.collections, other)
-                transfer(pipeline, source, root / f"{other}.yaml", args.output, seed)
+                transfer(pipeline, source, other, args.share, args.output, seed)
 
 
 def source_of(collections: Path, name: str) -> dict:
@@ -262,20 +263,49 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
 
 
 def transfer(
-    trained: Pipeline, source: Mapping, path: Path, output: Path, seed: int
+    trained: Pipeline, source: Mapping, name: str, share: float, output: Path, seed: int
 ) -> None:
-    """Search another collection with what was trained, and keep the runs."""
-    encoder = trained.recipe.encoder
+    """Search another collection with what was trained, and keep the runs.
+
+    Args:
+        trained: where the models are.
+        source: of the collection.
+        name: its.
+        share: of the trained weights in those that search; the rest are the base's.
+        output: folder to keep the runs in.
+        seed: of the trainings.
+    """
+    root, encoder = trained.work.parents[1], trained.recipe.encoder
     sections = {"collection": dict(source), "encoder": dict(encoder)}
     sections["evaluate"] = asdict(trained.recipe.evaluate) | {"topics": "test"}
-    pipeline = declared(path, sections)
+    mixed = "-mixed" if share < 1 else ""
+    pipeline = declared(root / f"{name}{mixed}.yaml", sections)
     systems = [STATIC, OURS, ALTERNATIVE]
     for system in systems:
-        space = system if system == ALTERNATIVE else trained.passages(system)
-        add_search(pipeline, trained, system, space)
+        if mixed:
+            add_mixture(pipeline, trained, system, share)
+        models = pipeline if mixed else trained
+        add_search(pipeline, models, system, trained.passages(system))
     pipeline.run()
-    name = f"{path.stem}-after-{trained.work.parents[2].name}"
-    keep_runs(pipeline, [*UNTRAINED, *systems], output, name, seed)
+    kept = f"{name}-after-{root.parent.name}{mixed}"
+    keep_runs(pipeline, [*UNTRAINED, *systems], output, kept, seed)
+
+
+def add_mixture(
+    pipeline: Pipeline, trained: Pipeline, system: str, share: float
+) -> None:
+    """Declare a system's weights mixed with those of the base, by the system's name."""
+    space = trained.passages(system)
+    sources = [str(trained.model("base")), str(trained.model(system))]
+    searched = "" if space == system else str(pipeline.model(space))
+    folder = pipeline.model(system)
+
+    def write() -> None:
+        mix(sources, [1 - share, share], searched).save(folder)
+
+    key = [share, trained.ledger.stages[system].key]
+    after = [space] if searched else []
+    pipeline.ledger.add(system, write, [folder], key, after=after)
 
 
 def add_search(pipeline: Pipeline, trained: Pipeline, system: str, space: str) -> None:
@@ -415,6 +445,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--transfer", nargs="+", default=(), help="collections to search, too"
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="of the trained weights where --transfer searches; the rest are the base's",
     )
     run(parser.parse_args())
 
