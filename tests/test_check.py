@@ -420,6 +420,25 @@ def test_files_are_checked(kind, files, topics, qrels, monkeypatch, capsys):
     assert sum(figures["train"]["judgements of grade"].values()) == 25
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("encoder: {", "encoder: {poling: mean, ", "unknown setting 'poling'"),
+        ("star: {", "star: {learning_rat: 1, ", "stage star: .*'learning_rat'"),
+    ],
+)
+def test_a_recipe_that_training_refuses_is_refused(old, new, message, small_recipe):
+    command.read(str(small_recipe))
+    text = small_recipe.read_text()
+    assert old in text
+    small_recipe.write_text(text.replace(old, new, 1))
+    with pytest.raises(DenseHNError, match=message):
+        command.read(str(small_recipe))
+    assert {path.name for path in small_recipe.parent.iterdir()}.isdisjoint(
+        ("work", "runs")
+    )
+
+
 def test_what_cannot_be_checked_is_refused():
     with pytest.raises(DenseHNError, match="no recipe 'nothing'"):
         command.read("nothing")

@@ -4,8 +4,8 @@
     python -m dense_hn.check nl2bash --output report.json
 
 A source KIND:VALUE (python -m dense_hn.collections --help lists them) is checked as it
-is. Of a recipe, named or a YAML file, what it trains on is checked: its collection
-without what is left out when one is made.
+is. Of a recipe, named or a YAML file, its settings are checked as training does before it
+begins, and what it trains on: its collection without what is left out when one is made.
 
 A finding is a line: error, warning, information or ok, how many, of what; the first five
 are shown. Errors make training or evaluation invalid:
@@ -59,10 +59,10 @@ def read(source: str) -> tuple[str, Collection]:
         kind, value = sources.parse(source)
         return kind, sources.read(kind, value)
     # Only here: it brings all that trains.
-    from dense_hn.train import recipe
+    from dense_hn.train import pipeline, recipe
 
     try:
-        section = recipe.read(source).collection
+        told = recipe.read(source)
     except DenseHNError:
         if source.endswith((".yaml", ".yml")) or not Path(source).exists():
             raise
@@ -71,6 +71,9 @@ def read(source: str) -> tuple[str, Collection]:
             f"beir:{source} or another of those that python -m dense_hn.collections "
             "--help lists"
         ) from None
+    # For what it refuses, such as a setting that a stage does not have.
+    pipeline.Pipeline(told, Path())
+    section = told.collection
     found = sources.read(section.kind, section.value)
     if section.kind != sources.FOLDER:
         collection.prepare(found)
