@@ -87,6 +87,22 @@ def meant(
     return kept, untold
 
 
+def among_neighbours(corpus: Mapping[str, str], docid: str, number: int) -> str:
+    """The text of a passage with so many of its document before it, and after it.
+
+    Args:
+        corpus: the passages. What is not cut is as it is.
+        docid: of the passage.
+        number: on either side; those that there are.
+    """
+    name, _, place = docid.partition(DELIMITER)
+    if not place.isdecimal():
+        return corpus[docid]
+    around = range(int(place) - number, int(place) + number + 1)
+    docids = (passage(name, one) for one in around)
+    return _joined([corpus[one] for one in docids if one in corpus], None)
+
+
 def starts(corpus: Mapping[str, str]) -> dict[str, str]:
     """The first passage of every document, with an ellipsis where there are more."""
     return {

@@ -12,11 +12,11 @@ from dense_hn import DenseHNError, maxp, trec
 from dense_hn.check import ids
 from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.corpus import Corpus, read_corpus
+from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import __main__ as evaluate
-from dense_hn.train import commands
+from dense_hn.train import arguments, commands
 from dense_hn.train.evaluation import EvaluationArguments, Evaluator, encode_share
 from dense_hn.train.query_batches import without
 from dense_hn.train.supervision import Supervision, SupervisionArguments
@@ -234,3 +234,85 @@ def test_a_check_takes_runs_of_documents():
         found = ids.of_run(cut, "run", {"q": {docid: 1.0}})
         counts = {finding.name: finding.count for finding in found}
         assert counts["documents not in the corpus: run"] == unknown
+
+
+def test_a_passage_among_its_neighbours():
+    """By hand; a number that is missing is passed over."""
+    corpus = {"a#0": "1 2 3", "a#1": "3 4 5", "a#2": "5 6", "b#0": "x  y", "c": "z"}
+    corpus |= {"a#9": "9", "a#10": "10 9", "a#11": "11"}
+    expected = {
+        ("a#0", 1): "1 2 3 4 5",
+        ("a#1", 1): "1 2 3 4 5 6",
+        ("a#2", 1): "3 4 5 6",
+        ("a#2", 0): "5 6",
+        ("a#0", 2): "1 2 3 4 5 6",
+        ("b#0", 1): "x  y",
+        ("c", 1): "z",
+        ("a#10", 1): "9 10 9 11",
+        ("a#9", 1): "9 10 9",
+    }
+    for (docid, number), text in expected.items():
+        assert maxp.among_neighbours(corpus, docid, number) == text
+
+
+def test_training_among_neighbours_is_training_on_longer_texts(
+    files, corpus, qrels, run, bert, tmp_path
+):
+    """The weights are those of texts that are joined beforehand; searched alone."""
+    place = {docid: f"d{n // 3}#{n % 3}" for n, docid in enumerate(corpus)}
+    texts = {place[docid]: text for docid, text in corpus.items()}
+    joined = {}
+    for n, docid in enumerate(texts):
+        document = list(texts)[n // 3 * 3 : n // 3 * 3 + 3]
+        around = document[max(n % 3 - 1, 0) : n % 3 + 2]
+        joined[docid] = " ".join(texts[one] for one in around)
+    # No passage begins as the one before it ends, and some are cut.
+    lasts = [text.split()[-1] for text in texts.values()]
+    assert all(
+        text.split()[0] != last
+        for text, last in zip(list(texts.values())[1:], lasts, strict=False)
+    )
+    write_corpus(tmp_path / "alone.jsonl", texts)
+    write_corpus(tmp_path / "joined.jsonl", joined)
+    for name, table, write in (
+        ("qrels", qrels, trec.write_qrels),
+        ("run", run, trec.write_run),
+    ):
+        moved = {q: {place[d]: v for d, v in row.items()} for q, row in table.items()}
+        write(tmp_path / name, moved, *(["x"] if name == "run" else []))
+    given = {
+        "encoder": bert,
+        "topics": files["topics"],
+        "qrels": tmp_path / "qrels",
+        "negatives": tmp_path / "run",
+        "max_steps": 2,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "passage_length": 9,
+        "use_cpu": True,
+    }
+    made = {}
+    for name, number in (("alone", 1), ("joined", 0), ("alone", 0)):
+        told = {
+            "corpus": tmp_path / f"{name}.jsonl",
+            "output_dir": tmp_path / f"{name}{number}",
+            "neighbours": number,
+        }
+        commands.train("star", arguments.argv_of(given | told))
+        made[name, number] = DenseEncoder.load(str(tmp_path / f"{name}{number}"))
+    digests = {key: encoder.digest() for key, encoder in made.items()}
+    assert digests["alone", 1] == digests["joined", 0] != digests["alone", 0]
+
+
+def test_neighbours_are_refused_where_they_mean_nothing(files, bert, tmp_path):
+    given = {"encoder": bert, "output_dir": tmp_path / "out", "neighbours": 1}
+    given |= {name: files[name] for name in ("corpus", "topics", "qrels")}
+    given |= {"max_steps": 1, "use_cpu": True}
+    for stage, message in (
+        ("warmup", "corpus.jsonl: neighbours are of documents"),
+        ("dynamic", "neighbours: here a step's passages are searched"),
+    ):
+        with pytest.raises(DenseHNError, match=message):
+            commands.train(stage, arguments.argv_of(given))
+    with pytest.raises(DenseHNError, match="neighbours is -1"):
+        commands.parse("warmup", arguments.argv_of(given | {"neighbours": -1}))

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, ranks
+from dense_hn import DenseHNError, costs, losses, maxp, ranks
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
 from dense_hn.train.distillation import Distillation, taught
@@ -152,6 +152,11 @@ def train(
         alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
         scored_only=args.distils_alone(),
     )
+    if args.neighbours and not maxp.several(corpus.docids):
+        raise DenseHNError(
+            f"{args.corpus}: neighbours are of documents that are cut into passages (D#0, D#1, "
+            "…), and here none is; leave it at 0"
+        )
     positives = taught(args, supervision)
     drawn = hard.sources()
     evaluator = None
@@ -195,6 +200,7 @@ def train(
             teacher=supervision.teacher if args.distil else None,
             query_length=args.query_length,
             passage_length=args.passage_length,
+            neighbours=args.neighbours,
         ),
         callbacks=callbacks,
         star_loss=args.star_loss,
