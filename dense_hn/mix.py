@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor
 
@@ -32,11 +33,17 @@ log = logging.getLogger("dense_hn")
 # no base in common are about 1.4 apart.
 FAR = 0.5
 # Settings that may differ; the mixture has the first encoder's.
-OWN = ("query_length", "passage_length", "scale", "passage_encoder")
+OWN = (
+    *("query_length", "passage_length", "document_length"),
+    *("scale", "passage_encoder"),
+)
 
 
 def mix(
-    sources: Sequence[str], weights: Sequence[float], passages: str = ""
+    sources: Sequence[str],
+    weights: Sequence[float],
+    passages: str = "",
+    **settings: Any,
 ) -> DenseEncoder:
     """The encoder whose every weight is Σ λ·w / Σ λ over some encoders, taken in float64.
 
@@ -44,11 +51,13 @@ def mix(
         sources: two or more, as :meth:`DenseEncoder.load` takes them.
         weights: λ of each, above 0.
         passages: the encoder whose passages the mixture searches, if they are not its own.
+        settings: of all of them, as :meth:`DenseEncoder.load` takes them. Of lengths and scale
+            the mixture has the first one's.
 
     Raises:
-        DenseHNError: too few of either; a weight that is none; encoders with other settings,
-            tokenizers or shapes, or too far apart to be of one base; one that was trained to
-            search another's passages, where ``passages`` names none.
+        DenseHNError: too few of either; a weight that is none; encoders (``passages`` is one,
+            too) with other settings, tokenizers or shapes, or too far apart to be of one base;
+            one that was trained to search another's passages, where ``passages`` names none.
     """
     if len(sources) < 2 or len(weights) != len(sources):
         raise DenseHNError(
@@ -58,28 +67,31 @@ def mix(
     for weight in weights:
         if not 0 < weight < math.inf:
             raise DenseHNError(f"weights: {weight} is no number above 0")
-    mixed = DenseEncoder.load(sources[0])
+    mixed = DenseEncoder.load(sources[0], **settings)
     start = _weights(mixed)
     total = {name: weights[0] * weight for name, weight in start.items()}
     elsewhere = mixed.settings.passage_encoder
     for source, share in zip(sources[1:], weights[1:], strict=True):
-        other = DenseEncoder.load(source)
-        _require_alike(mixed, other, sources[0], source)
+        other = DenseEncoder.load(source, **settings)
         own = _weights(other)
-        _require_near(start, own, sources[0], source)
+        _require_kin(mixed, other, start, own, sources[0], source)
         for name in total:
             total[name] += share * own[name]
         elsewhere = elsewhere or other.settings.passage_encoder
-    if elsewhere and not passages:
+    mixed.settings.passage_encoder = ""
+    if passages:
+        other = DenseEncoder.load(passages, **settings)
+        _require_kin(mixed, other, start, _weights(other), sources[0], passages)
+        mixed.settings.passage_encoder = other.digest()
+    elif elsewhere:
         raise DenseHNError(
             "one of these was trained to search the passages of another encoder, as ADORE's "
-            "are; mix that one in the same way, and name it with --passages"
+            "are; mix that one in the same way, if it is none of these, and name what has the "
+            "passages with --passages"
         )
     state = mixed.model.state_dict()
     for name, weight in total.items():
         state[name].copy_(weight / math.fsum(weights))
-    searched = DenseEncoder.load(passages).digest() if passages else ""
-    mixed.settings.passage_encoder = searched
     return mixed
 
 
@@ -93,10 +105,27 @@ def _weights(encoder: DenseEncoder) -> dict[str, Tensor]:
     }
 
 
-def _require_alike(
-    one: DenseEncoder, other: DenseEncoder, name: str, source: str
+def _require_kin(
+    one: DenseEncoder,
+    other: DenseEncoder,
+    start: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    name: str,
+    source: str,
 ) -> None:
-    """Refuse to mix what makes its vectors in different ways."""
+    """Refuse encoders that make vectors in different ways, or have no base in common.
+
+    Args:
+        one: the first of them.
+        other: another.
+        start: the weights of the first, in float64.
+        own: those of the other.
+        name: of the first, for messages.
+        source: of the other.
+
+    Raises:
+        DenseHNError: says in what they differ.
+    """
     theirs = asdict(other.settings)
     for setting, value in asdict(one.settings).items():
         if setting not in OWN and theirs[setting] != value:
@@ -107,21 +136,10 @@ def _require_alike(
             )
     if as_text(one.tokenizer) != as_text(other.tokenizer):
         raise DenseHNError(f"{source}: has another tokenizer than {name}")
-    shapes = [
-        (
-            shape_of(encoder.model.config),
-            {key: value.shape for key, value in encoder.model.state_dict().items()},
-        )
-        for encoder in (one, other)
-    ]
-    if shapes[0] != shapes[1]:
+    if shape_of(one.model.config) != shape_of(other.model.config) or {
+        key: weight.shape for key, weight in start.items()
+    } != {key: weight.shape for key, weight in own.items()}:
         raise DenseHNError(f"{source}: is a model of another shape than {name}")
-
-
-def _require_near(
-    start: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, source: str
-) -> None:
-    """Refuse to mix models that have no base in common, whose mean is neither."""
     apart = _length(own[key] - start[key] for key in start) / _length(start.values())
     log.info("%s: %.4f of the weights' length from %s", source, apart, name)
     if apart > FAR:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -423,20 +424,27 @@ def test_files_are_checked(kind, files, topics, qrels, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("encoder: {", "encoder: {poling: mean, ", "unknown setting 'poling'"),
+        ("encoder: {", "encoder: {poling: mean, ", "encoder: unknown setting 'poling'"),
         ("star: {", "star: {learning_rat: 1, ", "stage star: .*'learning_rat'"),
     ],
 )
-def test_a_recipe_that_training_refuses_is_refused(old, new, message, small_recipe):
-    command.read(str(small_recipe))
+def test_what_training_refuses_of_a_recipe_is_an_error(
+    old, new, message, small_recipe, monkeypatch, capsys
+):
+    """Which is told beside all that is found of its collection; nothing is written."""
+    empty = small_recipe.parent / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert status(monkeypatch, str(small_recipe)) == 0
     text = small_recipe.read_text()
     assert old in text
     small_recipe.write_text(text.replace(old, new, 1))
-    with pytest.raises(DenseHNError, match=message):
-        command.read(str(small_recipe))
-    assert {path.name for path in small_recipe.parent.iterdir()}.isdisjoint(
-        ("work", "runs")
-    )
+    capsys.readouterr()
+    assert status(monkeypatch, str(small_recipe)) == 1
+    told = capsys.readouterr().out
+    assert re.search(f"error .*that training refuses: {message}", told)
+    assert "train" in told.split("error ")[0]
+    assert not list(empty.iterdir())
 
 
 def test_what_cannot_be_checked_is_refused():

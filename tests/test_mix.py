@@ -92,7 +92,9 @@ def test_a_query_encoder_searches_the_mixture_that_is_named(
     adore = str(tmp_path / "adore")
     flags = ["--source", moved, "--passages", star, "--output", adore]
     command(encoder_command, monkeypatch, *flags)
-    with pytest.raises(DenseHNError, match="name it with --passages"):
+    with pytest.raises(
+        DenseHNError, match="name what has the passages with --passages"
+    ):
         mix([str(bert), adore], (1, 1))
     mixed = str(tmp_path / "mixed")
     mix([str(bert), star], (1, 1)).save(mixed)
@@ -101,6 +103,11 @@ def test_a_query_encoder_searches_the_mixture_that_is_named(
     assert not queries.searches(DenseEncoder.load(star).digest())
 
     assert mix([star, moved], (1, 1)).settings.passage_encoder == ""
+    # The passages of one that is mixed, or of another kind.
+    assert mix([adore, star], (1, 1), star).searches(DenseEncoder.load(star).digest())
+    other = another(bert, tmp_path / "cls", {"pooling": "cls"})
+    with pytest.raises(DenseHNError, match=f"{other}: pooling is 'cls'"):
+        mix([str(bert), adore], (1, 1), other)
 
 
 def another(bert, folder, settings=None, layers=None):
@@ -115,7 +122,7 @@ def another(bert, folder, settings=None, layers=None):
     return str(folder)
 
 
-def test_what_cannot_be_mixed_is_refused(bert, roberta, tmp_path, monkeypatch):
+def test_what_cannot_be_mixed_is_refused(bert, tmp_path, monkeypatch):
     """Each by its own message; lengths and scale may differ, and are the first's."""
     refused = {
         "pooling": ({"pooling": "cls"}, None, "pooling is 'cls', and 'mean' in"),
@@ -133,9 +140,17 @@ def test_what_cannot_be_mixed_is_refused(bert, roberta, tmp_path, monkeypatch):
     vocabulary.save(tmp_path / "vocabulary")
     with pytest.raises(DenseHNError, match="has another tokenizer"):
         mix([str(bert), str(tmp_path / "vocabulary")], (1, 1))
-    lengths = {"query_length": 8, "passage_length": 9, "scale": 1}
-    folder = another(bert, tmp_path / "lengths", lengths)
-    assert mix([str(bert), folder], (1, 1)).settings.query_length == 16
+    own = {"query_length": 8, "passage_length": 9, "document_length": 10, "scale": 1}
+    folder = another(bert, tmp_path / "lengths", own)
+    found = mix([folder, str(bert)], (1, 1)).settings
+    assert {name: getattr(found, name) for name in own} == own
+    # One that does not say it, told of it.
+    weighted = {"document_weight": 0.5, "document_length": 32}
+    whole = another(bert, tmp_path / "whole", weighted)
+    with pytest.raises(DenseHNError, match="document_weight is 0.5, and 0.0"):
+        mix([str(bert), whole], (1, 1))
+    found = mix([str(bert), whole], (1, 1), **weighted)
+    assert found.settings.document_weight == 0.5
     for weights, message in (
         ((1,), "2 encoders and 1 weights"),
         ((1, 0), "0 is no number above 0"),

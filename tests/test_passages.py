@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import __main__ as evaluate
-from dense_hn.train import arguments, commands
+from dense_hn.train import arguments, commands, recipe
 from dense_hn.train.evaluation import EvaluationArguments, Evaluator, encode_share
+from dense_hn.train.hard_negatives import material
+from dense_hn.train.pipeline import Pipeline
 from dense_hn.train.query_batches import without
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 
@@ -250,7 +253,11 @@ def test_a_passage_among_its_neighbours():
         ("c", 1): "z",
         ("a#10", 1): "9 10 9 11",
         ("a#9", 1): "9 10 9",
+        # No number of ours.
+        ("a#01", 1): "other",
+        ("a#x", 1): "x",
     }
+    corpus |= {"a#01": "other", "a#x": "x"}
     for (docid, number), text in expected.items():
         assert maxp.among_neighbours(corpus, docid, number) == text
 
@@ -259,19 +266,17 @@ def test_training_among_neighbours_is_training_on_longer_texts(
     files, corpus, qrels, run, bert, tmp_path
 ):
     """The weights are those of texts that are joined beforehand; searched alone."""
-    place = {docid: f"d{n // 3}#{n % 3}" for n, docid in enumerate(corpus)}
-    texts = {place[docid]: text for docid, text in corpus.items()}
-    joined = {}
-    for n, docid in enumerate(texts):
-        document = list(texts)[n // 3 * 3 : n // 3 * 3 + 3]
-        around = document[max(n % 3 - 1, 0) : n % 3 + 2]
-        joined[docid] = " ".join(texts[one] for one in around)
-    # No passage begins as the one before it ends, and some are cut.
-    lasts = [text.split()[-1] for text in texts.values()]
-    assert all(
-        text.split()[0] != last
-        for text, last in zip(list(texts.values())[1:], lasts, strict=False)
-    )
+    own = list(corpus.values())
+    place = {docid: f"d{n}#1" for n, docid in enumerate(corpus)}
+    texts, joined = {}, {}
+    for n, text in enumerate(own):
+        parts = [own[n - 1], text, own[n - 2]]
+        # So that none of their words are taken for an overlap.
+        assert all(one.split()[-1] != more.split()[0] for one, more in pairwise(parts))
+        for number, part in enumerate(parts):
+            texts[f"d{n}#{number}"] = part
+            around = parts[max(number - 1, 0) : number + 2]
+            joined[f"d{n}#{number}"] = " ".join(around)
     write_corpus(tmp_path / "alone.jsonl", texts)
     write_corpus(tmp_path / "joined.jsonl", joined)
     for name, table, write in (
@@ -304,6 +309,44 @@ def test_training_among_neighbours_is_training_on_longer_texts(
     assert digests["alone", 1] == digests["joined", 0] != digests["alone", 0]
 
 
+def test_what_stands_beside_a_relevant_passage_is_no_negative(tmp_path):
+    """Its text would have the relevant one's in it; the next but one has not."""
+    write_corpus(tmp_path / "corpus.jsonl", {f"a#{n}": f"word {n}" for n in range(5)})
+    trec.write_topics(tmp_path / "topics.tsv", {"q": "x", "r": "y"})
+    trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#1": 1}, "r": {"a#4": 1}})
+    run = {qid: {f"a#{n}": 9.0 - n for n in range(5)} for qid in "qr"}
+    trec.write_run(tmp_path / "run.txt", run, "x")
+    given = {"encoder": "x", "output_dir": tmp_path / "out", "max_steps": 1}
+    given |= {"corpus": tmp_path / "corpus.jsonl", "topics": tmp_path / "topics.tsv"}
+    given |= {"qrels": tmp_path / "qrels.txt", "negatives": tmp_path / "run.txt"}
+    args, _ = commands.parse("star", arguments.argv_of(given))
+    for number, left in ((0, {0, 2, 3, 4}), (1, {3, 4}), (2, {4})):
+        supervision, _, hard, random = material(args, 1, number)
+        assert supervision.excluded["q"] == {f"a#{n}" for n in set(range(5)) - left}
+        drawn = {d for e in range(20) for d in hard.sources()[0].draw("q", e)}
+        assert drawn == {f"a#{n}" for n in left}
+        assert isinstance(random.draw("q", 0), list)
+
+
+def test_passages_that_lose_their_end_are_told_of(files, bert, tmp_path, caplog):
+    texts = {f"d#{n}": f"w{n} and more of it" for n in range(3)}
+    write_corpus(tmp_path / "corpus.jsonl", texts)
+    qids = list(trec.read_topics(files["topics"]))
+    qrels = {qid: {f"d#{n % 3}": 1} for n, qid in enumerate(qids)}
+    trec.write_qrels(tmp_path / "qrels.txt", qrels)
+    given = {"encoder": bert, "output_dir": tmp_path / "out", "neighbours": 1}
+    given |= {"corpus": tmp_path / "corpus.jsonl", "topics": files["topics"]}
+    given |= {"qrels": tmp_path / "qrels.txt", "max_steps": 1, "use_cpu": True}
+    # Five words of a passage, ten or fifteen with its neighbours, and two tokens around them.
+    for length, cut in ((11, 3), (12, 1), (17, 0)):
+        caplog.clear()
+        told = {"passage_length": length, "per_device_train_batch_size": 2}
+        commands.train("warmup", arguments.argv_of(given | told))
+        said = [line for line in caplog.messages if line.startswith("neighbours: ")]
+        expected = f"neighbours: {cut} of 3 passages, with theirs, have more than"
+        assert [line.startswith(expected) for line in said] == [True] * bool(cut)
+
+
 def test_neighbours_are_refused_where_they_mean_nothing(files, bert, tmp_path):
     given = {"encoder": bert, "output_dir": tmp_path / "out", "neighbours": 1}
     given |= {name: files[name] for name in ("corpus", "topics", "qrels")}
@@ -316,3 +359,18 @@ def test_neighbours_are_refused_where_they_mean_nothing(files, bert, tmp_path):
             commands.train(stage, arguments.argv_of(given))
     with pytest.raises(DenseHNError, match="neighbours is -1"):
         commands.parse("warmup", arguments.argv_of(given | {"neighbours": -1}))
+    taught = {"distil": "kl", "teacher": "run.txt"}
+    with pytest.raises(DenseHNError, match="neighbours: a teacher scored passages"):
+        commands.parse("warmup", arguments.argv_of(given | taught))
+
+
+def test_a_recipe_of_documents_that_are_not_cut_is_refused_at_once(
+    small_recipe, tmp_path
+):
+    """Before anything is encoded."""
+    changes = ["star.neighbours=1"]
+    with pytest.raises(DenseHNError, match="corpus.jsonl: neighbours are of documents"):
+        Pipeline(recipe.read(str(small_recipe), changes), tmp_path).run()
+    made = tmp_path / "work" / "small"
+    assert not (made / "vectors").exists()
+    assert not (made / "models").exists()

@@ -4,8 +4,8 @@
     python -m dense_hn.check nl2bash --output report.json
 
 A source KIND:VALUE (python -m dense_hn.collections --help lists them) is checked as it
-is. Of a recipe, named or a YAML file, its settings are checked as training does before it
-begins, and what it trains on: its collection without what is left out when one is made.
+is. Of a recipe, named or a YAML file, what it trains on is checked, its collection without what is
+left out when one is made, and whether training would begin here and now.
 
 A finding is a line: error, warning, information or ok, how many, of what; the first five
 are shown. Errors make training or evaluation invalid:
@@ -13,6 +13,7 @@ are shown. Errors make training or evaluation invalid:
 * topics of train that stand in another split, by id or word for word, whatever the case;
 * qrels' ids that are in no topics, docids of qrels and runs that are in no corpus, a run of
   other topics alone;
+* settings of a recipe, or what it needs, that training refuses before it begins;
 * in a folder, training topics without a relevant document, which training refuses.
 
 Warnings are for a person to judge: relevant passages that train shares with another
@@ -59,10 +60,10 @@ def read(source: str) -> tuple[str, Collection]:
         kind, value = sources.parse(source)
         return kind, sources.read(kind, value)
     # Only here: it brings all that trains.
-    from dense_hn.train import pipeline, recipe
+    from dense_hn.train import recipe
 
     try:
-        told = recipe.read(source)
+        section = recipe.read(source).collection
     except DenseHNError:
         if source.endswith((".yaml", ".yml")) or not Path(source).exists():
             raise
@@ -71,13 +72,21 @@ def read(source: str) -> tuple[str, Collection]:
             f"beir:{source} or another of those that python -m dense_hn.collections "
             "--help lists"
         ) from None
-    # For what it refuses, such as a setting that a stage does not have.
-    pipeline.Pipeline(told, Path())
-    section = told.collection
     found = sources.read(section.kind, section.value)
     if section.kind != sources.FOLDER:
         collection.prepare(found)
     return section.kind, found
+
+
+def refused(recipe_file: str) -> str:
+    """What training with a recipe would refuse, here and now; empty for nothing."""
+    from dense_hn.train import pipeline, recipe
+
+    try:
+        pipeline.Pipeline(recipe.read(recipe_file), Path())
+    except DenseHNError as error:
+        return str(error)
+    return ""
 
 
 def check(
@@ -86,6 +95,7 @@ def check(
     found: Collection,
     runs: dict[str, trec.Run],
     encoder: DenseEncoder | None,
+    stopped: str = "",
 ) -> Report:
     """Look for everything.
 
@@ -95,10 +105,15 @@ def check(
         found: the collection.
         runs: by name.
         encoder: counts tokens, if there is one.
+        stopped: what training would refuse; empty for nothing.
     """
+    findings = [*_findings(kind, found, runs), *_of_encoder(found, encoder)]
+    if stopped:
+        what = f"setting or file, at least, that training refuses: {stopped}"
+        findings.append(Finding(name="recipe", severity=ERROR, count=1, what=what))
     return Report(
         source=source,
-        findings=[*_findings(kind, found, runs), *_of_encoder(found, encoder)],
+        findings=findings,
         figures=figures(found, encoder),
     )
 
@@ -155,7 +170,9 @@ def main() -> None:
         require_file_or_none(args.output)
     runs = {path: trec.read_run(path) for path in args.runs}
     encoder = DenseEncoder.load(args.encoder) if args.encoder else None
-    report = check(args.source, *read(args.source), runs, encoder)
+    found = read(args.source)
+    stopped = "" if ":" in args.source else refused(args.source)
+    report = check(args.source, *found, runs, encoder, stopped)
     if args.output:
         with whole_file(args.output) as partial:
             text = json.dumps(report.json(), indent=2, ensure_ascii=False)

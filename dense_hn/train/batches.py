@@ -109,7 +109,8 @@ class JointCollator:
         neighbours: int = 0,
     ) -> None:
         self._encoder = encoder
-        self._corpus = corpus
+        self._docids = corpus.docids
+        self._corpus = corpus if neighbours else None
         # Of single passages; texts with neighbours are made for their batch.
         self._tokens = (
             None
@@ -186,7 +187,7 @@ class JointCollator:
 
     def _tokenised(self, docids: Sequence[str]) -> list[Sequence[int]]:
         corpus, number = self._corpus, self._neighbours
-        if self._tokens is not None:
-            return [self._tokens[row] for row in corpus.docids.rows(docids)]
+        if corpus is None:
+            return [self._tokens[row] for row in self._docids.rows(docids)]
         texts = [maxp.among_neighbours(corpus, docid, number) for docid in docids]
         return self._encoder.tokenize(texts, "passage", self._passage_length)

@@ -91,6 +91,10 @@ class JointArguments(TaughtArguments):
             )
         if self.neighbours < 0:
             raise DenseHNError(f"neighbours is {self.neighbours}; it starts at 0")
+        if self.neighbours and self.distil:
+            raise DenseHNError(
+                "neighbours: a teacher scored passages alone; leave it at 0, or distil out"
+            )
         if self.alpha != 1 and self.star_loss != "weighted":
             raise DenseHNError(f"alpha is of weighted; star_loss is {self.star_loss}")
         if not self.alpha >= 0:

@@ -194,6 +194,8 @@ def run(args: argparse.Namespace) -> None:
         raise DenseHNError(
             "--transfer keeps runs of test topics: without --curves, --split"
         )
+    if not 0 < args.share <= 1 or (args.share < 1 and not args.transfer):
+        raise DenseHNError("--share: above 0 and at most 1, and of --transfer")
     if args.transfer and args.stages and OURS not in args.stages:
         raise DenseHNError(f"--transfer needs {OURS} among --stages")
     for name in args.only or BUDGETS:
@@ -271,23 +273,24 @@ def transfer(
         trained: where the models are.
         source: of the collection.
         name: its.
-        share: of the trained weights in those that search; the rest are the base's.
+        share: of the trained weights in those that search; the rest are the base's. Each below
+            1 has folders and a name of its own.
         output: folder to keep the runs in.
         seed: of the trainings.
     """
     root, encoder = trained.work.parents[1], trained.recipe.encoder
     sections = {"collection": dict(source), "encoder": dict(encoder)}
     sections["evaluate"] = asdict(trained.recipe.evaluate) | {"topics": "test"}
-    mixed = "-mixed" if share < 1 else ""
-    pipeline = declared(root / f"{name}{mixed}.yaml", sections)
+    at = f"-at-{share}" if share < 1 else ""
+    pipeline = declared(root / f"{name}{at}.yaml", sections)
     systems = [STATIC, OURS, ALTERNATIVE]
     for system in systems:
-        if mixed:
+        if at:
             add_mixture(pipeline, trained, system, share)
-        models = pipeline if mixed else trained
+        models = pipeline if at else trained
         add_search(pipeline, models, system, trained.passages(system))
     pipeline.run()
-    kept = f"{name}-after-{root.parent.name}{mixed}"
+    kept = f"{name}-after-{root.parent.name}{at}"
     keep_runs(pipeline, [*UNTRAINED, *systems], output, kept, seed)
 
 
@@ -298,10 +301,10 @@ def add_mixture(
     space = trained.passages(system)
     sources = [str(trained.model("base")), str(trained.model(system))]
     searched = "" if space == system else str(pipeline.model(space))
-    folder = pipeline.model(system)
+    folder, settings = pipeline.model(system), pipeline.encoder_settings
 
     def write() -> None:
-        mix(sources, [1 - share, share], searched).save(folder)
+        mix(sources, [1 - share, share], searched, **settings).save(folder)
 
     key = [share, trained.ledger.stages[system].key]
     after = [space] if searched else []
