@@ -5,16 +5,9 @@ Passage n of document D is called ``D#n``, and a document scores as the best of 
 """
 
 from collections import Counter
-from collections.abc import (
-    Collection,
-    Container,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dense_hn import DenseHNError, trec
+from dense_hn import trec
 
 # As Pyserini has it by default.
 DELIMITER = "#"
@@ -92,40 +85,6 @@ def meant(
             for docid in best or docids:
                 kept[qid][docid] = qrels[qid][docid]
     return kept, untold
-
-
-def among_neighbours(corpus: Mapping[str, str], docid: str, number: int) -> str:
-    """The text of a passage with those of its :func:`neighbours`, in their order."""
-    return _joined([corpus[one] for one in neighbours(corpus, docid, number)], None)
-
-
-def neighbours(docids: Container[str], docid: str, number: int) -> list[str]:
-    """A passage, with so many of its document before it, and after it: those that there are.
-
-    Args:
-        docids: all.
-        docid: of them; a document that is not cut has no neighbours.
-        number: on either side.
-    """
-    name, _, place = docid.partition(DELIMITER)
-    # Numbers that begin with a nought are none of ours.
-    if not place.isdecimal() or passage(name, int(place)) != docid:
-        return [docid]
-    around = range(int(place) - number, int(place) + number + 1)
-    return [one for n in around if (one := passage(name, n)) in docids]
-
-
-def require_neighbours(docids: Collection[str], where: str) -> None:
-    """Check that some passage has neighbours.
-
-    Raises:
-        DenseHNError: none has.
-    """
-    if not any(len(neighbours(docids, docid, 1)) > 1 for docid in docids):
-        raise DenseHNError(
-            f"{where}: neighbours are of documents that are cut into passages (D#0, D#1, …), and "
-            "here none is; leave it at 0"
-        )
 
 
 def starts(corpus: Mapping[str, str]) -> dict[str, str]:

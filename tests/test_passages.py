@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from functools import partial
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,14 +12,12 @@ from dense_hn import DenseHNError, maxp, trec
 from dense_hn.check import ids
 from dense_hn.collections import passages, sources
 from dense_hn.collections.collection import Collection
-from dense_hn.collections.corpus import Corpus, read_corpus, write_corpus
+from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encode import encode_texts
 from dense_hn.encoder import DenseEncoder
 from dense_hn.evaluate import __main__ as evaluate
-from dense_hn.train import arguments, commands, recipe
+from dense_hn.train import commands
 from dense_hn.train.evaluation import EvaluationArguments, Evaluator, encode_share
-from dense_hn.train.hard_negatives import material
-from dense_hn.train.pipeline import Pipeline
 from dense_hn.train.query_batches import without
 from dense_hn.train.supervision import Supervision, SupervisionArguments
 
@@ -237,140 +234,3 @@ def test_a_check_takes_runs_of_documents():
         found = ids.of_run(cut, "run", {"q": {docid: 1.0}})
         counts = {finding.name: finding.count for finding in found}
         assert counts["documents not in the corpus: run"] == unknown
-
-
-def test_a_passage_among_its_neighbours():
-    """By hand; a number that is missing is passed over."""
-    corpus = {"a#0": "1 2 3", "a#1": "3 4 5", "a#2": "5 6", "b#0": "x  y", "c": "z"}
-    corpus |= {"a#9": "9", "a#10": "10 9", "a#11": "11"}
-    expected = {
-        ("a#0", 1): "1 2 3 4 5",
-        ("a#1", 1): "1 2 3 4 5 6",
-        ("a#2", 1): "3 4 5 6",
-        ("a#2", 0): "5 6",
-        ("a#0", 2): "1 2 3 4 5 6",
-        ("b#0", 1): "x  y",
-        ("c", 1): "z",
-        ("a#10", 1): "9 10 9 11",
-        ("a#9", 1): "9 10 9",
-        # No number of ours.
-        ("a#01", 1): "other",
-        ("a#x", 1): "x",
-    }
-    corpus |= {"a#01": "other", "a#x": "x"}
-    for (docid, number), text in expected.items():
-        assert maxp.among_neighbours(corpus, docid, number) == text
-
-
-def test_training_among_neighbours_is_training_on_longer_texts(
-    files, corpus, qrels, run, bert, tmp_path
-):
-    """The weights are those of texts that are joined beforehand; searched alone."""
-    own = list(corpus.values())
-    place = {docid: f"d{n}#1" for n, docid in enumerate(corpus)}
-    texts, joined = {}, {}
-    for n, text in enumerate(own):
-        parts = [own[n - 1], text, own[n - 2]]
-        # So that none of their words are taken for an overlap.
-        assert all(one.split()[-1] != more.split()[0] for one, more in pairwise(parts))
-        for number, part in enumerate(parts):
-            texts[f"d{n}#{number}"] = part
-            around = parts[max(number - 1, 0) : number + 2]
-            joined[f"d{n}#{number}"] = " ".join(around)
-    write_corpus(tmp_path / "alone.jsonl", texts)
-    write_corpus(tmp_path / "joined.jsonl", joined)
-    for name, table, write in (
-        ("qrels", qrels, trec.write_qrels),
-        ("run", run, trec.write_run),
-    ):
-        moved = {q: {place[d]: v for d, v in row.items()} for q, row in table.items()}
-        write(tmp_path / name, moved, *(["x"] if name == "run" else []))
-    given = {
-        "encoder": bert,
-        "topics": files["topics"],
-        "qrels": tmp_path / "qrels",
-        "negatives": tmp_path / "run",
-        "max_steps": 2,
-        "learning_rate": 1e-2,
-        "per_device_train_batch_size": 4,
-        "passage_length": 9,
-        "use_cpu": True,
-    }
-    made = {}
-    for name, number in (("alone", 1), ("joined", 0), ("alone", 0)):
-        told = {
-            "corpus": tmp_path / f"{name}.jsonl",
-            "output_dir": tmp_path / f"{name}{number}",
-            "neighbours": number,
-        }
-        commands.train("star", arguments.argv_of(given | told))
-        made[name, number] = DenseEncoder.load(str(tmp_path / f"{name}{number}"))
-    digests = {key: encoder.digest() for key, encoder in made.items()}
-    assert digests["alone", 1] == digests["joined", 0] != digests["alone", 0]
-
-
-def test_what_stands_beside_a_relevant_passage_is_no_negative(tmp_path):
-    """Its text would have the relevant one's in it; the next but one has not."""
-    write_corpus(tmp_path / "corpus.jsonl", {f"a#{n}": f"word {n}" for n in range(5)})
-    trec.write_topics(tmp_path / "topics.tsv", {"q": "x", "r": "y"})
-    trec.write_qrels(tmp_path / "qrels.txt", {"q": {"a#1": 1}, "r": {"a#4": 1}})
-    run = {qid: {f"a#{n}": 9.0 - n for n in range(5)} for qid in "qr"}
-    trec.write_run(tmp_path / "run.txt", run, "x")
-    given = {"encoder": "x", "output_dir": tmp_path / "out", "max_steps": 1}
-    given |= {"corpus": tmp_path / "corpus.jsonl", "topics": tmp_path / "topics.tsv"}
-    given |= {"qrels": tmp_path / "qrels.txt", "negatives": tmp_path / "run.txt"}
-    args, _ = commands.parse("star", arguments.argv_of(given))
-    for number, left in ((0, {0, 2, 3, 4}), (1, {3, 4}), (2, {4})):
-        supervision, _, hard, random = material(args, 1, number)
-        assert supervision.excluded["q"] == {f"a#{n}" for n in set(range(5)) - left}
-        drawn = {d for e in range(20) for d in hard.sources()[0].draw("q", e)}
-        assert drawn == {f"a#{n}" for n in left}
-        assert isinstance(random.draw("q", 0), list)
-
-
-def test_passages_that_lose_their_end_are_told_of(files, bert, tmp_path, caplog):
-    texts = {f"d#{n}": f"w{n} and more of it" for n in range(3)}
-    write_corpus(tmp_path / "corpus.jsonl", texts)
-    qids = list(trec.read_topics(files["topics"]))
-    qrels = {qid: {f"d#{n % 3}": 1} for n, qid in enumerate(qids)}
-    trec.write_qrels(tmp_path / "qrels.txt", qrels)
-    given = {"encoder": bert, "output_dir": tmp_path / "out", "neighbours": 1}
-    given |= {"corpus": tmp_path / "corpus.jsonl", "topics": files["topics"]}
-    given |= {"qrels": tmp_path / "qrels.txt", "max_steps": 1, "use_cpu": True}
-    # Five words of a passage, ten or fifteen with its neighbours, and two tokens around them.
-    for length, cut in ((11, 3), (12, 1), (17, 0)):
-        caplog.clear()
-        told = {"passage_length": length, "per_device_train_batch_size": 2}
-        commands.train("warmup", arguments.argv_of(given | told))
-        said = [line for line in caplog.messages if line.startswith("neighbours: ")]
-        expected = f"neighbours: {cut} of 3 passages, with theirs, have more than"
-        assert [line.startswith(expected) for line in said] == [True] * bool(cut)
-
-
-def test_neighbours_are_refused_where_they_mean_nothing(files, bert, tmp_path):
-    given = {"encoder": bert, "output_dir": tmp_path / "out", "neighbours": 1}
-    given |= {name: files[name] for name in ("corpus", "topics", "qrels")}
-    given |= {"max_steps": 1, "use_cpu": True}
-    for stage, message in (
-        ("warmup", "corpus.jsonl: neighbours are of documents"),
-        ("dynamic", "neighbours: here a step's passages are searched"),
-    ):
-        with pytest.raises(DenseHNError, match=message):
-            commands.train(stage, arguments.argv_of(given))
-    with pytest.raises(DenseHNError, match="neighbours is -1"):
-        commands.parse("warmup", arguments.argv_of(given | {"neighbours": -1}))
-    taught = {"distil": "kl", "teacher": "run.txt"}
-    with pytest.raises(DenseHNError, match="neighbours: a teacher scored passages"):
-        commands.parse("warmup", arguments.argv_of(given | taught))
-
-
-def test_a_recipe_of_documents_that_are_not_cut_is_refused_at_once(
-    small_recipe, tmp_path
-):
-    """Before anything is encoded."""
-    changes = ["star.neighbours=1"]
-    with pytest.raises(DenseHNError, match="corpus.jsonl: neighbours are of documents"):
-        Pipeline(recipe.read(str(small_recipe), changes), tmp_path).run()
-    made = tmp_path / "work" / "small"
-    assert not (made / "vectors").exists()
-    assert not (made / "models").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from dense_hn import maxp, ranks
+from dense_hn import ranks
 from dense_hn.collections.corpus import Corpus
 from dense_hn.encoder import DenseEncoder
 from dense_hn.negatives import RandomNegatives, StaticNegatives
@@ -106,19 +106,10 @@ class JointCollator:
         teacher: Mapping[str, Mapping[str, float]] | None = None,
         query_length: int | None = None,
         passage_length: int | None = None,
-        neighbours: int = 0,
     ) -> None:
         self._encoder = encoder
         self._docids = corpus.docids
-        self._corpus = corpus if neighbours else None
-        # Of single passages; texts with neighbours are made for their batch.
-        self._tokens = (
-            None
-            if neighbours
-            else tokens_of(encoder, corpus, "passage", passage_length)
-        )
-        self._passage_length = passage_length
-        self._neighbours = neighbours
+        self._tokens = tokens_of(encoder, corpus, "passage", passage_length)
         self._query_length = query_length
         self.excluded = excluded
         self._in_batch = in_batch
@@ -172,9 +163,11 @@ class JointCollator:
         random = own & torch.tensor([kind == "random" for kind in kinds])
         if self._in_batch:
             random = random | ~own
+        shown = self._docids.rows(ranks.own(docids))
+        passages = [self._tokens[row] for row in shown]
         batch = {
             "docids": docids,
-            "passages": self._encoder.batch(self._tokenised(ranks.own(docids))),
+            "passages": self._encoder.batch(passages),
             "positive": positive,
             "hard": hard & left,
             "random": random & left,
@@ -184,10 +177,3 @@ class JointCollator:
             scores = [[of.get(docid, torch.nan) for docid in docids] for of in told]
             batch["teacher"] = torch.tensor(scores)
         return batch
-
-    def _tokenised(self, docids: Sequence[str]) -> list[Sequence[int]]:
-        corpus, number = self._corpus, self._neighbours
-        if corpus is None:
-            return [self._tokens[row] for row in self._docids.rows(docids)]
-        texts = [maxp.among_neighbours(corpus, docid, number) for docid in docids]
-        return self._encoder.tokenize(texts, "passage", self._passage_length)

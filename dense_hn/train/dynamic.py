@@ -95,11 +95,6 @@ class Arguments(JointArguments):
                 f"dynamic_per_query is {self.dynamic_per_query}: it is from 1 to "
                 f"dynamic_hits ({self.dynamic_hits}) less negatives_skip"
             )
-        if self.neighbours:
-            raise DenseHNError(
-                "neighbours: here a step's passages are searched, too, which they are alone; "
-                "leave it at 0, or train star"
-            )
         if self.slice_steps < 1 or self.slice_passages < 0:
             raise DenseHNError("slice_steps starts at 1, slice_passages at 0")
 

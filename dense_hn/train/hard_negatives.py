@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from dense_hn import DenseHNError, costs, maxp, provenance, ranks, trec
+from dense_hn import DenseHNError, costs, provenance, ranks, trec
 from dense_hn.collections.corpus import Corpus, read_corpus
 from dense_hn.encode import encode_in_memory, encode_some
 from dense_hn.encoder import DenseEncoder
@@ -25,14 +25,13 @@ PREFIX = "negatives-"
 
 
 def material(
-    args: SupervisionArguments, seed: int, neighbours: int = 0, **kwargs: bool
+    args: SupervisionArguments, seed: int, **kwargs: bool
 ) -> tuple[Supervision, Corpus, "HardNegatives", RandomNegatives]:
     """Read what queries and passages are trained on together, and check that it belongs together.
 
     Args:
         args: with a corpus.
         seed: of the draws.
-        neighbours: of every passage that are trained on with it, on either side.
         kwargs: ``alone`` and ``scored_only`` of :class:`HardNegatives`.
 
     Raises:
@@ -42,18 +41,6 @@ def material(
     corpus = read_corpus(args.corpus)
     supervision.require_known(args, corpus, args.corpus)
     provenance.tell_of_another_corpus(args.runs(), corpus.digest, args.corpus)
-    if neighbours:
-        maxp.require_neighbours(corpus.docids, args.corpus)
-        # They would be shown with a text that has the relevant one's in it.
-        beside = {
-            qid: {
-                near
-                for docid in trec.positives(supervision.judged, qid)
-                for near in maxp.neighbours(corpus.docids, docid, neighbours)
-            }
-            for qid in supervision.topics
-        }
-        supervision.leave_out(beside, "neighbours")
     hard = HardNegatives(args, supervision, corpus, args.corpus, seed, **kwargs)
     random = RandomNegatives(
         supervision.pool(corpus.docids),

@@ -10,16 +10,14 @@ Source: arXiv 2104.08051, section 5.1.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from torch import Tensor
 from transformers import set_seed
 
-from dense_hn import DenseHNError, costs, losses, maxp, ranks
-from dense_hn.collections.corpus import Corpus
+from dense_hn import DenseHNError, costs, losses, ranks
 from dense_hn.encoder import DenseEncoder
 from dense_hn.train.batches import JointCollator, JointDataset, SharedDataset
 from dense_hn.train.distillation import Distillation, taught
@@ -31,8 +29,6 @@ from dense_hn.train.training_arguments import DenseTrainingArguments
 
 log = logging.getLogger("dense_hn")
 
-# Passages that are looked at before a training, in tokens of any number.
-LOOKED_AT, ANY = 1000, 2**20
 IN_BATCH = "documents of the batch, by the scores of the step"
 
 
@@ -154,7 +150,6 @@ def train(
         args,
         training.seed,
         alone=not (args.in_batch or args.random_per_query or args.finds_negatives()),
-        neighbours=args.neighbours,
         scored_only=args.distils_alone(),
     )
     positives = taught(args, supervision)
@@ -179,8 +174,6 @@ def train(
     if args.topics_per_positive > 1:
         kind = partial(SharedDataset, topics_per_positive=args.topics_per_positive)
     dataset = kind(topics, positives, drawn, random, training.seed)
-    if args.neighbours:
-        _warn_of_ends_cut_off(args, encoder, corpus, positives)
     training.require_a_batch(len(dataset))
     _warn_of_a_batch_of_one(args, training, len(dataset))
     callbacks = [TellEpoch(dataset), *args.callbacks()]
@@ -202,7 +195,6 @@ def train(
             teacher=supervision.teacher if args.distil else None,
             query_length=args.query_length,
             passage_length=args.passage_length,
-            neighbours=args.neighbours,
         ),
         callbacks=callbacks,
         star_loss=args.star_loss,
@@ -225,28 +217,6 @@ def _encoder(args: JointArguments) -> DenseEncoder:
     if args.dropout is not None:
         encoder.set_dropout(args.dropout)
     return encoder
-
-
-def _warn_of_ends_cut_off(
-    args: JointArguments,
-    encoder: DenseEncoder,
-    corpus: Corpus,
-    positives: Mapping[str, Sequence[str]],
-) -> None:
-    """Say how many of some texts with neighbours are longer than a training's passages."""
-    docids = list(dict.fromkeys(chain.from_iterable(positives.values())))[:LOOKED_AT]
-    texts = [maxp.among_neighbours(corpus, one, args.neighbours) for one in docids]
-    length = args.passage_length or encoder.settings.passage_length
-    lengths = map(len, encoder.tokenize(texts, "passage", ANY))
-    cut = sum(one > length for one in lengths)
-    if cut:
-        log.warning(
-            "neighbours: %d of %d passages, with theirs, have more than passage_length (%d) "
-            "tokens, and lose their end",
-            cut,
-            len(texts),
-            length,
-        )
 
 
 def _warn_of_a_batch_of_one(

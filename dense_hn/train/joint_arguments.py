@@ -47,14 +47,6 @@ class JointArguments(TaughtArguments):
         default=None,
         metadata={"help": "Tokens of a passage in training, if not the encoder's own."},
     )
-    neighbours: int = field(
-        default=0,
-        metadata={
-            "help": "Of a document that is cut into passages (D#0, D#1, …), train on the text "
-            "of a passage with so many before it and after it, positive or negative, as one; "
-            "it is searched alone. Allow for that in passage_length."
-        },
-    )
     refresh_steps: int = field(
         default=0,
         metadata={
@@ -88,12 +80,6 @@ class JointArguments(TaughtArguments):
         if self.topics_per_positive < 1:
             raise DenseHNError(
                 f"topics_per_positive is {self.topics_per_positive}; it starts at 1"
-            )
-        if self.neighbours < 0:
-            raise DenseHNError(f"neighbours is {self.neighbours}; it starts at 0")
-        if self.neighbours and self.distil:
-            raise DenseHNError(
-                "neighbours: a teacher scored passages alone; leave it at 0, or distil out"
             )
         if self.alpha != 1 and self.star_loss != "weighted":
             raise DenseHNError(f"alpha is of weighted; star_loss is {self.star_loss}")

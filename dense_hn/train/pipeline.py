@@ -442,8 +442,6 @@ class Pipeline(Places):
         trec.require_known(judged[1][1], corpus, self.judged("train"), self.corpus)
         for training in self.trainings.values():
             args = training.arguments[0]
-            if getattr(args, "neighbours", 0):
-                maxp.require_neighbours(corpus.docids, str(self.corpus))
             if training.section.method == "adore":
                 topics, qrels = judged[args.relevance_level]
                 if args.positives:
