@@ -100,20 +100,21 @@ def test_a_small_study(tmp_path, monkeypatch, capsys, corpus, topics, qrels):
     )
     assert costs["warmup"]["seconds"] > ledger["warmup"]["seconds"]
     assert costs[results.ALTERNATIVE]["seconds"] > 0
-    monkeypatch.setattr(sys, "argv", [*argv, "--share", "0.25"])
+    monkeypatch.setattr(sys, "argv", [*argv[:-2], "--mixed", "made"])
     study.main()
     mixed, _, _, _ = tables_of(monkeypatch, capsys, tmp_path / "out")
-    assert mixed.keys() == {"made", "made-after-made", "made-after-made-at-0.25"}
+    assert mixed.keys() == {"made", "made-after-made", "made-after-1"}
     weights = [
-        load_file(work / f"work/{folder}/model.safetensors")
+        load_file(tmp_path / "out" / folder / "model.safetensors")
         for folder in (
-            *("study/models/base", f"study/models/{results.OURS}"),
-            f"made-at-0.25/models/{results.OURS}",
+            "made/1/work/study/models/base",
+            f"made/1/work/study/models/{results.OURS}",
+            f"mixed/1/work/made/models/{results.OURS}",
         )
     ]
     for name in weights[0]:
         base, trained, found = (one[name] for one in weights)
-        np.testing.assert_allclose(found, 0.75 * base + 0.25 * trained, atol=1e-6)
+        np.testing.assert_allclose(found, (base + trained) / 2, atol=1e-6)
 
 
 @pytest.mark.usefixtures("pyserini_here")

@@ -54,6 +54,8 @@ CURVES = {
 # The collection that is made here, and those whose documents are cut.
 PYDOC = "pydoc"
 PASSAGES = "-passages"
+# Of the trainings in what --mixed searches with; the rest is the base.
+SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +196,13 @@ def run(args: argparse.Namespace) -> None:
         raise DenseHNError(
             "--transfer keeps runs of test topics: without --curves, --split"
         )
-    if not 0 < args.share <= 1 or (args.share < 1 and not args.transfer):
-        raise DenseHNError("--share: above 0 and at most 1, and of --transfer")
-    if args.transfer and args.stages and OURS not in args.stages:
-        raise DenseHNError(f"--transfer needs {OURS} among --stages")
+    if (args.transfer or args.mixed) and args.stages and OURS not in args.stages:
+        raise DenseHNError(f"--transfer and --mixed need {OURS} among --stages")
+    if args.mixed and args.curves:
+        raise DenseHNError(
+            "--mixed searches with sentence-transformers, too: without --curves"
+        )
+    trained: dict[int, list[Pipeline]] = {seed: [] for seed in args.seeds}
     for name in args.only or BUDGETS:
         for seed in args.seeds:
             root = args.output / name / str(seed)
@@ -208,13 +213,17 @@ def run(args: argparse.Namespace) -> None:
                 add_alternative(pipeline, BUDGETS[name], seed)
             pipeline.run()
             print(pipeline.report())
+            trained[seed].append(pipeline)
             if args.split == "test" and not args.curves:
                 systems = [*UNTRAINED, *pipeline.trainings, ALTERNATIVE]
                 keep_runs(pipeline, systems, args.output, name, seed)
                 keep_costs(pipeline, systems, args.output / RUNS / name, seed)
             for other in args.transfer:
                 source = source_of(args.collections, other)
-                transfer(pipeline, source, other, args.share, args.output, seed)
+                transfer(pipeline, source, root / f"{other}.yaml", args.output, seed)
+    for seed, pipelines in trained.items():
+        for other in args.mixed:
+            mixed(pipelines, args, other, seed)
 
 
 def source_of(collections: Path, name: str) -> dict:
@@ -265,49 +274,73 @@ def add_alternative(pipeline: Pipeline, budget: Budget, seed: int) -> None:
 
 
 def transfer(
-    trained: Pipeline, source: Mapping, name: str, share: float, output: Path, seed: int
+    trained: Pipeline, source: Mapping, path: Path, output: Path, seed: int
 ) -> None:
-    """Search another collection with what was trained, and keep the runs.
-
-    Args:
-        trained: where the models are.
-        source: of the collection.
-        name: its.
-        share: of the trained weights in those that search; the rest are the base's. Each below
-            1 has folders and a name of its own.
-        output: folder to keep the runs in.
-        seed: of the trainings.
-    """
-    root, encoder = trained.work.parents[1], trained.recipe.encoder
-    sections = {"collection": dict(source), "encoder": dict(encoder)}
-    sections["evaluate"] = asdict(trained.recipe.evaluate) | {"topics": "test"}
-    at = f"-at-{share}" if share < 1 else ""
-    pipeline = declared(root / f"{name}{at}.yaml", sections)
+    """Search another collection with what was trained, and keep the runs."""
+    pipeline = elsewhere(trained, source, path, "test", {})
     systems = [STATIC, OURS, ALTERNATIVE]
     for system in systems:
-        if at:
-            add_mixture(pipeline, trained, system, share)
-        models = pipeline if at else trained
-        add_search(pipeline, models, system, trained.passages(system))
+        add_search(pipeline, trained, system, trained.passages(system))
     pipeline.run()
-    kept = f"{name}-after-{root.parent.name}{at}"
-    keep_runs(pipeline, [*UNTRAINED, *systems], output, kept, seed)
+    name = f"{path.stem}-after-{trained.work.parents[2].name}"
+    keep_runs(pipeline, [*UNTRAINED, *systems], output, name, seed)
+
+
+def mixed(
+    trained: Sequence[Pipeline], args: argparse.Namespace, name: str, seed: int
+) -> None:
+    """Search another collection with all that was trained, and the base, mixed into one.
+
+    Runs of test topics are kept.
+    """
+    path = args.output / "mixed" / str(seed) / f"{name}.yaml"
+    length = max(one.encoder_settings["passage_length"] for one in trained)
+    source, changes = source_of(args.collections, name), {"passage_length": length}
+    pipeline = elsewhere(trained[0], source, path, args.split, changes)
+    systems = [STATIC, OURS, ALTERNATIVE]
+    for system in systems:
+        space = trained[0].passages(system)
+        add_mixture(pipeline, trained, system, space)
+        add_search(pipeline, pipeline, system, space)
+    pipeline.run()
+    if args.split == "test":
+        kept = f"{name}-after-{len(trained)}"
+        keep_runs(pipeline, [*UNTRAINED, *systems], args.output, kept, seed)
+
+
+def elsewhere(
+    trained: Pipeline, source: Mapping, path: Path, split: str, changes: Mapping
+) -> Pipeline:
+    """The recipe of a collection that nothing is trained on, written to ``path``."""
+    sections = {
+        "collection": dict(source),
+        "encoder": trained.recipe.encoder | dict(changes),
+        "evaluate": asdict(trained.recipe.evaluate) | {"topics": split},
+    }
+    return declared(path, sections)
 
 
 def add_mixture(
-    pipeline: Pipeline, trained: Pipeline, system: str, share: float
+    pipeline: Pipeline, trained: Sequence[Pipeline], system: str, space: str
 ) -> None:
-    """Declare a system's weights mixed with those of the base, by the system's name."""
-    space = trained.passages(system)
-    sources = [str(trained.model("base")), str(trained.model(system))]
+    """Declare the mixture of a system's trainings, by the system's name.
+
+    Args:
+        pipeline: whose collection is searched.
+        trained: where the models are.
+        system: of them.
+        space: the system that has its passages.
+    """
+    sources = [pipeline.model("base"), *(one.model(system) for one in trained)]
+    weights = [1 - SHARE, *[SHARE / len(trained)] * len(trained)]
     searched = "" if space == system else str(pipeline.model(space))
     folder, settings = pipeline.model(system), pipeline.encoder_settings
 
     def write() -> None:
-        mix(sources, [1 - share, share], searched, **settings).save(folder)
+        mix([*map(str, sources)], weights, searched, **settings).save(folder)
 
-    key = [share, trained.ledger.stages[system].key]
-    after = [space] if searched else []
+    key = [weights, *(one.ledger.stages[system].key for one in trained)]
+    after = ["base", *([space] if searched else [])]
     pipeline.ledger.add(system, write, [folder], key, after=after)
 
 
@@ -450,10 +483,10 @@ def main() -> None:
         "--transfer", nargs="+", default=(), help="collections to search, too"
     )
     parser.add_argument(
-        "--share",
-        type=float,
-        default=1.0,
-        help="of the trained weights where --transfer searches; the rest are the base's",
+        "--mixed",
+        nargs="+",
+        default=(),
+        help="collections to search with all of --only mixed; none of them is cut into passages",
     )
     run(parser.parse_args())
 
