@@ -482,8 +482,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "corpus":
         ranks.start()
-        corpus = read_corpus(args.corpus)
-        encode_corpus(DenseEncoder.load(args.encoder), corpus, args.output, args.half)
+        corpus, encoder = read_corpus(args.corpus), DenseEncoder.load(args.encoder)
+        if encoder.settings.passage_encoder:
+            log.warning(
+                "%s: was trained to search the passages of another encoder, as ADORE's are; a "
+                "corpus is encoded with that one",
+                args.encoder,
+            )
+        encode_corpus(encoder, corpus, args.output, args.half)
         return
     topics = trec.for_pyserini(args.topics, topics_beside(args.output))
     command = search_command(args.output, topics, "INDEX", "RUN.txt")

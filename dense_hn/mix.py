@@ -2,7 +2,7 @@
 
     python -m dense_hn.mix base star --weights 0.7 0.3 --output mixed
 
-It searches as fast as one of them. Mixed with the encoder that its training began with, a model
+Weights count by their share of their sum, and `mixed.made_from.json` tells them. It searches as fast as one of them. Mixed with the encoder that its training began with, a model
 keeps more of what that one does on other collections (WiSE-FT: Wortsman et al., CVPR 2022, arXiv
 2109.01903, whose α is the trained one's weight). Trainings of one base can be mixed as well
 ("model soups": Wortsman et al., ICML 2022, arXiv 2203.05482).
@@ -13,16 +13,19 @@ in the same way, encode the corpus with it, and name it:
     python -m dense_hn.mix base adore --weights 0.7 0.3 --passages mixed --output mixed-adore
 """
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from dense_hn import DenseHNError, cli
+from dense_hn import DenseHNError, cli, provenance
 from dense_hn.encoder import DenseEncoder
+from dense_hn.files import FACTS, whole_file
 from dense_hn.model_digest import shape_of
 from dense_hn.pretrained import require_apart
 from dense_hn.tokenizer import as_text
@@ -61,33 +64,40 @@ def mix(
     """
     if len(sources) < 2 or len(weights) != len(sources):
         raise DenseHNError(
-            f"{len(sources)} encoders and {len(weights)} weights; name two encoders or more, "
-            "and a weight for each, in their order"
+            f"encoders: {len(sources)}, weights: {len(weights)}; name two encoders or more, and "
+            "a weight for each, in their order"
         )
     for weight in weights:
         if not 0 < weight < math.inf:
-            raise DenseHNError(f"weights: {weight} is no number above 0")
+            raise DenseHNError(f"weights: {weight}; they must be above 0")
     mixed = DenseEncoder.load(sources[0], **settings)
     start = _weights(mixed)
     total = {name: weights[0] * weight for name, weight in start.items()}
-    elsewhere = mixed.settings.passage_encoder
+    # Which of them search another's passages.
+    elsewhere = [sources[0]] if mixed.settings.passage_encoder else []
     for source, share in zip(sources[1:], weights[1:], strict=True):
         other = DenseEncoder.load(source, **settings)
         own = _weights(other)
         _require_kin(mixed, other, start, own, sources[0], source)
         for name in total:
             total[name] += share * own[name]
-        elsewhere = elsewhere or other.settings.passage_encoder
+        if other.settings.passage_encoder:
+            elsewhere.append(source)
     mixed.settings.passage_encoder = ""
     if passages:
         other = DenseEncoder.load(passages, **settings)
         _require_kin(mixed, other, start, _weights(other), sources[0], passages)
+        if other.settings.passage_encoder:
+            raise DenseHNError(
+                f"{passages}: was trained to search the passages of another encoder, and has "
+                "none of its own; name that one, or its mixture"
+            )
         mixed.settings.passage_encoder = other.digest()
     elif elsewhere:
         raise DenseHNError(
-            "one of these was trained to search the passages of another encoder, as ADORE's "
-            "are; mix that one in the same way, if it is none of these, and name what has the "
-            "passages with --passages"
+            f"{elsewhere[0]}: was trained to search the passages of another encoder, as ADORE's "
+            "are; mix that encoder first, with the same weights, and name the mixture with "
+            "--passages"
         )
     state = mixed.model.state_dict()
     for name, weight in total.items():
@@ -141,12 +151,17 @@ def _require_kin(
     } != {key: weight.shape for key, weight in own.items()}:
         raise DenseHNError(f"{source}: is a model of another shape than {name}")
     apart = _length(own[key] - start[key] for key in start) / _length(start.values())
-    log.info("%s: %.4f of the weights' length from %s", source, apart, name)
+    log.info(
+        "%s: its weights differ from those of %s by %.4f of their length",
+        source,
+        name,
+        apart,
+    )
     if apart > FAR:
         raise DenseHNError(
-            f"{source}: is {apart:.2f} of the weights' length from {name}, where a training "
-            f"moves them by less than {FAR}; only what was trained from one another, or from "
-            "one base, can be mixed"
+            f"{source}: its weights differ from those of {name} by {apart:.2f} of their length, "
+            f"where a training moves them by less than {FAR}; only what was trained from one "
+            "another, or from one base, can be mixed"
         )
 
 
@@ -171,6 +186,20 @@ def main() -> None:
     for source in filter(None, [*args.encoders, args.passages]):
         require_apart(source, args.output)
     mix(args.encoders, args.weights, args.passages).save(args.output)
+    told = {
+        "command": provenance.command(),
+        "made_from": {
+            "encoders": [DenseEncoder.load(name).digest() for name in args.encoders],
+            "weights": args.weights,
+        },
+    }
+    folder = Path(args.output)
+    with whole_file(folder.with_name(f"{folder.name}.{FACTS}")) as partial:
+        partial.write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
+    total = math.fsum(args.weights)
+    shares = zip(args.weights, args.encoders, strict=True)
+    parts = " + ".join(f"{weight / total:.3g} {name}" for weight, name in shares)
+    log.info("%s: %s", args.output, parts)
 
 
 if __name__ == "__main__":

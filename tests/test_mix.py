@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from dense_hn import DenseHNError
+from dense_hn import encode as encode_command
 from dense_hn import encoder as encoder_command
 from dense_hn import mix as mix_command
 from dense_hn.encode import encode_texts
@@ -71,6 +72,10 @@ def test_a_mixture_has_the_mean_weights(bert, trained, tmp_path, monkeypatch):
     )
     settings = json.loads((bert / FILE).read_text())
     assert json.loads((tmp_path / "mixed" / FILE).read_text()) == settings
+    told = json.loads((tmp_path / "mixed.made_from.json").read_text())["made_from"]
+    assert told["weights"] == [*shares]
+    digests = [DenseEncoder.load(folder).digest() for folder in folders]
+    assert told["encoders"] == digests
 
 
 def test_weights_count_by_their_shares(bert, trained):
@@ -93,7 +98,7 @@ def test_a_query_encoder_searches_the_mixture_that_is_named(
     flags = ["--source", moved, "--passages", star, "--output", adore]
     command(encoder_command, monkeypatch, *flags)
     with pytest.raises(
-        DenseHNError, match="name what has the passages with --passages"
+        DenseHNError, match=f"{adore}: was trained to search the passages"
     ):
         mix([str(bert), adore], (1, 1))
     mixed = str(tmp_path / "mixed")
@@ -108,6 +113,8 @@ def test_a_query_encoder_searches_the_mixture_that_is_named(
     other = another(bert, tmp_path / "cls", {"pooling": "cls"})
     with pytest.raises(DenseHNError, match=f"{other}: pooling is 'cls'"):
         mix([str(bert), adore], (1, 1), other)
+    with pytest.raises(DenseHNError, match=f"{adore}: .* has none of its own"):
+        mix([str(bert), adore], (1, 1), adore)
 
 
 def another(bert, folder, settings=None, layers=None):
@@ -128,7 +135,7 @@ def test_what_cannot_be_mixed_is_refused(bert, tmp_path, monkeypatch):
         "pooling": ({"pooling": "cls"}, None, "pooling is 'cls', and 'mean' in"),
         "prefix": ({"passage_prefix": "p:"}, None, "--passage_prefix"),
         "layers": (None, 1, "is a model of another shape"),
-        "stranger": (None, 2, "of the weights' length from"),
+        "stranger": (None, 2, "weights differ from those of"),
     }
     for name, (settings, layers, message) in refused.items():
         folder = another(bert, tmp_path / name, settings, layers)
@@ -152,12 +159,31 @@ def test_what_cannot_be_mixed_is_refused(bert, tmp_path, monkeypatch):
     found = mix([str(bert), whole], (1, 1), **weighted)
     assert found.settings.document_weight == 0.5
     for weights, message in (
-        ((1,), "2 encoders and 1 weights"),
-        ((1, 0), "0 is no number above 0"),
-        ((1, float("nan")), "nan is no number"),
+        ((1,), "encoders: 2, weights: 1"),
+        ((1, 0), "weights: 0; they must be above 0"),
+        ((1, float("nan")), "weights: nan; they must"),
     ):
         with pytest.raises(DenseHNError, match=message):
             mix([str(bert), folder], weights)
     flags = ["--weights", 1, 1, "--output", folder]
     with pytest.raises(DenseHNError, match="would replace the encoder"):
         command(mix_command, monkeypatch, bert, folder, *flags)
+
+
+def test_a_corpus_encoded_by_what_searches_anothers_passages_is_told_of(
+    bert, trained, files, tmp_path, monkeypatch, caplog
+):
+    star, moved = trained
+    adore = str(tmp_path / "adore")
+    flags = ["--source", moved, "--passages", star, "--output", adore]
+    command(encoder_command, monkeypatch, *flags)
+    for name, told in ((star, False), (adore, True)):
+        caplog.clear()
+        flags = ["--encoder", name, "--corpus", files["corpus"]]
+        flags += ["--output", tmp_path / "vectors" / str(told)]
+        command(encode_command, monkeypatch, "corpus", *flags)
+        said = any(
+            line.startswith(f"{name}: was trained to search")
+            for line in caplog.messages
+        )
+        assert said == told

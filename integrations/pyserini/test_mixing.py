@@ -52,8 +52,10 @@ def test_the_pages_commands(tmp_path, bert, corpus, topics, pyserini_here, monke
     trec.write_topics(Path("other/topics.tsv"), topics)
     text = PAGE.read_text().split("## Does it help?")[0]
     commands = re.findall(r"^python -m (.*)$", text, re.MULTILINE)
-    for module, *arguments in map(shlex.split, commands):
+    *first, several = map(shlex.split, commands)
+    for module, *arguments in first:
         run_here(module, arguments)
+    assert several[0] == first[0][0] == "dense_hn.mix"
     expected = (
         encode_texts(between(bert, adore), list(topics.values()), "query").double()
         @ encode_texts(between(bert, star), list(corpus.values()), "passage").double().T
