@@ -2,13 +2,14 @@
 
     python -m dense_hn.mix base star --weights 0.7 0.3 --output mixed
 
-Weights count by their share of their sum, and `mixed.made_from.json` tells them. It searches as fast as one of them. Mixed with the encoder that its training began with, a model
+Weights count by their share of their sum, and `mixed.made_from.json` tells them. The mixture
+searches as fast as one of them. With the encoder that its training began with in it, a model
 keeps more of what that one does on other collections (WiSE-FT: Wortsman et al., CVPR 2022, arXiv
 2109.01903, whose α is the trained one's weight). Trainings of one base can be mixed as well
 ("model soups": Wortsman et al., ICML 2022, arXiv 2203.05482).
 
 ADORE's encoder searches the passages of the encoder that it was trained from. Mix that one first,
-in the same way, encode the corpus with it, and name it:
+with the same weights, encode the corpus with it, and name it:
 
     python -m dense_hn.mix base adore --weights 0.7 0.3 --passages mixed --output mixed-adore
 """

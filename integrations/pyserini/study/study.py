@@ -202,6 +202,8 @@ def run(args: argparse.Namespace) -> None:
         raise DenseHNError(
             "--mixed searches with sentence-transformers, too: without --curves"
         )
+    if args.mixed and any(BUDGETS[name].words for name in args.only or BUDGETS):
+        raise DenseHNError("--mixed: name collections that are not cut, with --only")
     trained: dict[int, list[Pipeline]] = {seed: [] for seed in args.seeds}
     for name in args.only or BUDGETS:
         for seed in args.seeds:
