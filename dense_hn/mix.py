@@ -14,19 +14,16 @@ with the same weights, encode the corpus with it, and name it:
     python -m dense_hn.mix base adore --weights 0.7 0.3 --passages mixed --output mixed-adore
 """
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dense_hn import DenseHNError, cli, provenance
 from dense_hn.encoder import DenseEncoder
-from dense_hn.files import FACTS, whole_file
 from dense_hn.model_digest import shape_of
 from dense_hn.pretrained import require_apart
 from dense_hn.tokenizer import as_text
@@ -187,16 +184,9 @@ def main() -> None:
     for source in filter(None, [*args.encoders, args.passages]):
         require_apart(source, args.output)
     mix(args.encoders, args.weights, args.passages).save(args.output)
-    told = {
-        "command": provenance.command(),
-        "made_from": {
-            "encoders": [DenseEncoder.load(name).digest() for name in args.encoders],
-            "weights": args.weights,
-        },
-    }
-    folder = Path(args.output)
-    with whole_file(folder.with_name(f"{folder.name}.{FACTS}")) as partial:
-        partial.write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
+    digests = [DenseEncoder.load(name).digest() for name in args.encoders]
+    made_from = {"encoders": digests, "weights": args.weights}
+    provenance.record_folder(args.output, made_from)
     total = math.fsum(args.weights)
     shares = zip(args.weights, args.encoders, strict=True)
     parts = " + ".join(f"{weight / total:.3g} {name}" for weight, name in shares)

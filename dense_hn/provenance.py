@@ -82,6 +82,19 @@ def tell_of_another_corpus(
             )
 
 
+def record_folder(folder: str | Path, made_from: Mapping[str, Any]) -> None:
+    """Write what an encoder folder was made from, and the command, to NAME.made_from.json.
+
+    Args:
+        folder: whose neighbour the file becomes.
+        made_from: digests and settings, as JSON.
+    """
+    folder = Path(folder)
+    told = {"command": command(), "made_from": dict(made_from)}
+    with whole_file(folder.with_name(f"{folder.name}.made_from.json")) as partial:
+        partial.write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
+
+
 def command() -> str:
     """The command line of this process, as it is typed."""
     module = getattr(sys.modules["__main__"], "__spec__", None)

@@ -197,11 +197,6 @@ def costs_of(encoder_dir: str | Path) -> Path:
     return _beside(encoder_dir, "costs.json")
 
 
-def made_from_of(encoder_dir: str | Path) -> Path:
-    """Where the command and checkpoints.made_from of a training are, as JSON."""
-    return _beside(encoder_dir, "made_from.json")
-
-
 def board_of(encoder_dir: str | Path) -> Path:
     """Where TensorBoard finds a training, while it goes on and afterwards."""
     return _beside(encoder_dir, "tensorboard")
@@ -285,8 +280,6 @@ def fit(
             lines = map(json.dumps, trainer.state.log_history)
             partial.write_text("".join(f"{line}\n" for line in lines))
         costs.write(costs_of(args.encoder_dir), spent.facts(), args.encoder_dir)
-        with whole_file(made_from_of(args.encoder_dir)) as partial:
-            told = {"command": provenance.command(), "made_from": facts}
-            partial.write_text(f"{json.dumps(told, indent=2)}\n", encoding="utf-8")
+        provenance.record_folder(args.encoder_dir, facts)
         shutil.rmtree(args.output_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
